@@ -1,0 +1,38 @@
+# Each target does its own set-up; on a fresh machine `make demo` and `make test` are all it takes.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+SETUP = .ci/constraints.txt .ci/no-deps.txt pyproject.toml
+
+.PHONY: demo test test-oldest lint format clean
+
+$(VENV)/ready: $(SETUP)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c .ci/constraints.txt -e '.[demo,test,lint]'
+	$(BIN)/pip install --quiet --no-deps -r .ci/no-deps.txt
+	touch $@
+
+demo: $(VENV)/ready  ## The main job: real networks, real photographs, one picture and one table.
+	$(BIN)/python docs/examples/demo.py
+
+test: $(VENV)/ready  ## Tests, docstring examples and the examples of README and docs.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+lint: $(VENV)/ready  ## Lint, format and strict types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-oldest:  ## The suite, without what compiles, on the oldest torch that can be installed.
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet -r .ci/oldest.txt
+	.venv-oldest/bin/pip install --quiet -c .ci/oldest.txt -e '.[demo,test]'
+	.venv-oldest/bin/pip install --quiet --no-deps -r .ci/no-deps.txt
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m 'not compiled'
+
+clean:
+	rm -rf .venv .venv-oldest build *.egg-info

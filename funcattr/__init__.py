@@ -1,0 +1,43 @@
+"""Attribution methods that change the backward pass of a network, as pure functions.
+
+No hooks, no surgery on the model, no state left behind: each method is a transform, as
+``torch.func.grad`` is, and composes with ``vmap``, ``grad``, ``jvp``, ``jacrev``, ``jacfwd`` and
+``torch.compile``.
+"""
+
+from . import rules
+from .attribution import (
+    Attribution,
+    deconvnet,
+    gradient,
+    guided_backprop,
+    input_x_gradient,
+    rule_backprop,
+    saliency,
+)
+from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
+from .functional import make_functional
+from .sweep import stream, sweep
+from .transforms import relu_rule, sites
+
+__version__ = "0.1.0"
+__all__ = [
+    "ArgumentError",
+    "Attribution",
+    "FuncattrError",
+    "LayerError",
+    "NoSiteError",
+    "TargetError",
+    "deconvnet",
+    "gradient",
+    "guided_backprop",
+    "input_x_gradient",
+    "make_functional",
+    "relu_rule",
+    "rule_backprop",
+    "rules",
+    "saliency",
+    "sites",
+    "stream",
+    "sweep",
+]

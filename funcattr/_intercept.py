@@ -1,0 +1,310 @@
+"""Where a model's operations are seen and replaced: every spelling of every activation, and the
+mode that looks out for them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from . import rules
+from ._site import Activation, Site, Token, compiling, is_raw, levels
+from .errors import NoSiteError
+
+_IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
+    **dict.fromkeys(("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid"), 1),
+    **dict.fromkeys(("leaky_relu", "elu", "celu"), 2),
+    **dict.fromkeys(("hardtanh", "threshold"), 3),
+}
+ACTIVATIONS = (*_IN_PLACE_AT, "prelu", "gelu", "softplus", "sigmoid", "tanh", "clamp")
+RELUS = {"relu": ("relu", "relu6", "hardtanh(0, c)")}  # max(x, 0) and its clipped forms
+_INFINITY = float("inf")
+
+
+class Spelling(NamedTuple):
+    """One way to write an activation."""
+
+    activation: str
+    text: str
+    call: Callable[..., Tensor]  # the same, not in place
+    in_place: bool = False
+    flag: int | None = None  # position of the argument ``inplace``
+
+
+def _spellings() -> dict[Callable[..., Any], Spelling]:
+    spaces = (
+        ("nn.functional.", F),
+        ("torch.", torch),
+        ("Tensor.", torch.Tensor),
+        ("ops.aten.", torch.ops.aten),
+    )
+    names = [(a, a) for a in ACTIVATIONS]
+    names += [("clamp", alias) for alias in ("clip", "clamp_min", "clamp_max")]
+    table: dict[Callable[..., Any], Spelling] = {}
+    for (activation, name), (prefix, space), suffix in itertools.product(names, spaces, ("", "_")):
+        func = getattr(space, name + suffix, None)
+        if func is None:
+            continue
+        call = getattr(space, name, None) or getattr(F, name)
+        flag = _IN_PLACE_AT.get(name) if space is F and not suffix else None
+        spelling = Spelling(activation, prefix + name + suffix, call, bool(suffix), flag)
+        table.setdefault(func, spelling)
+        for overload in getattr(func, "overloads", list)():
+            if "out" not in overload:  # those have no derivative to begin with
+                table[getattr(func, overload)] = spelling._replace(
+                    text=f"{spelling.text}.{overload}", call=getattr(call, overload, call)
+                )
+    return table
+
+
+SPELLINGS = _spellings()
+
+_OPAQUE = {  # what holds a ReLU where no mode can see it, and the way out
+    torch.rnn_relu: "nn.RNN(nonlinearity='relu')",
+    torch.rnn_relu_cell: "nn.RNNCell(nonlinearity='relu')",
+}
+_AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
+_NORMS = (F.batch_norm, F.instance_norm)
+_WATCHED = frozenset((*SPELLINGS, *_OPAQUE, *_AUTOGRAD, *_NORMS))
+
+
+class Entry:
+    """An activation's spelling and the rule that a ruled function gives to it."""
+
+    _count: ClassVar[itertools.count[int]] = itertools.count()
+    _all: ClassVar[weakref.WeakValueDictionary[str, Entry]] = weakref.WeakValueDictionary()
+
+    def __init__(self, spelling: Spelling, rule: rules.Rule, only_clipped: bool = False) -> None:
+        self.spelling, self.rule, self.only_clipped = spelling, rule, only_clipped
+        # A compiled graph holds tensors and constants only; in there an entry goes by its name
+        # (not a number, which the compiler would make dynamic).
+        self.key = f"{spelling.text}#{next(self._count)}"
+        self._all[self.key] = self
+
+
+def site(
+    key: str,
+    depth: int,
+    ceiling: float | None,
+    args: tuple[Any, ...],
+    kwargs: tuple[tuple[str, Any], ...],
+    names: tuple[str, ...],
+    x: Tensor,
+    *tensors: Tensor,
+) -> Tensor:
+    """The output of a fresh site, asked for in tensors and constants alone."""
+    entry = Entry._all[key]
+    activation = Activation(entry.spelling.call, ceiling, args, kwargs, names)
+    return Site.apply(activation, entry.rule, Token(depth), x, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+
+
+STANDARD = {f: Entry(s, rules.standard) for f, s in SPELLINGS.items()}
+
+
+class Met(NamedTuple):
+    """One activation that a forward pass met; a row of the report of `funcattr.sites`."""
+
+    activation: str
+    spelling: str
+    path: str
+    shape: tuple[int, ...]
+    replaced: bool
+
+
+@dataclass(eq=False)
+class Plan:
+    """Which functions get which rule, and in which modules."""
+
+    entries: Mapping[Callable[..., Any], Entry] = field(default_factory=dict)
+    where: Callable[[str], bool] | None = None
+    require_match: bool = False
+
+
+class Intercept(TorchFunctionMode):
+    """Sees every call of a torch function and puts sites in the place of activations.
+
+    ``depth`` is the number of levels of differentiation under way (`_site.count_levels`);
+    ``path`` the stack of the paths of the modules that are running, where it is known; ``met``,
+    where given, collects every activation.
+    """
+
+    def __init__(
+        self, plan: Plan, depth: int, path: list[str] | None = None, met: list[Met] | None = None
+    ) -> None:
+        super().__init__()
+        self.plan, self.depth, self.path, self.met = plan, depth, path, met
+        self.matched = 0
+        self.others: list[str] = []  # activations met that are no sites
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.plan.entries:
+            return self._activation(self.plan.entries[func], func, args, kwargs)
+        if func in _WATCHED:
+            if func in _NORMS:
+                return _norm(func, args, kwargs)
+            elif func in SPELLINGS:
+                self.others.append(SPELLINGS[func].activation)
+                if self.met is not None:
+                    self._note(SPELLINGS[func].text, SPELLINGS[func].activation, args[0], False)
+            elif self.plan.require_match and (func in _OPAQUE or levels() == self.depth):
+                self._refuse(func)
+            elif func in _OPAQUE and self.met is not None:
+                self._note(_OPAQUE[func], "relu", args[0], False)
+        return func(*args, **kwargs)
+
+    def _note(self, text: str, activation: str, x: Tensor, replaced: bool) -> None:
+        if self.met is not None:
+            path = self.path[-1] if self.path else ""
+            self.met.append(Met(activation, text, path, tuple(x.shape), replaced))
+
+    def _refuse(self, func: Callable[..., Any]) -> None:
+        if func in _AUTOGRAD:
+            raise NoSiteError(
+                "the function takes gradients of its own by plain autograd, and a rule cannot "
+                "tell those from yours. Use torch.func.grad inside of it, or pass "
+                "require_match=False to let the rule act on both."
+            )
+        where = f" in {self.path[-1]!r}" if self.path and self.path[-1] else ""
+        raise NoSiteError(
+            f"{_OPAQUE[func]}{where} runs its ReLUs inside of one kernel, where no rule can reach. "
+            "Write the recurrence with torch.relu, or pass require_match=False to "
+            "differentiate through it as it is."
+        )
+
+    def _activation(
+        self,
+        entry: Entry,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        spelling = entry.spelling
+        rest = dict(kwargs)
+        positional = args[1:]
+        x: Tensor = args[0] if args else rest.pop("input" if "input" in rest else "self")
+        in_place = spelling.in_place
+        if spelling.flag is not None and len(args) > spelling.flag:
+            in_place, positional = args[spelling.flag], positional[: spelling.flag - 1]
+        elif spelling.flag is not None:
+            in_place = rest.pop("inplace", False)
+        ceiling = _ceiling(spelling.activation, positional, rest)
+        here = self.plan.where is None or self.path is None or self.plan.where(self.path[-1])
+        active = (
+            x.is_floating_point()
+            and not (entry.only_clipped and ceiling is None)
+            and (compiling() or not is_raw())
+        )
+        text = spelling.text + ("(inplace=True)" if in_place and not spelling.in_place else "")
+        self._note(text, spelling.activation, x, active and here)
+        if not active:
+            return func(*args, **kwargs)
+        self.matched += here
+        lead = 0
+        while lead < len(positional) and isinstance(positional[lead], Tensor):
+            lead += 1
+        names = tuple(name for name, value in rest.items() if isinstance(value, Tensor))
+        y = _site(
+            # Out of place of the rule it is a site all the same, so that every ReLU in autograd's
+            # graph is one that was not seen.
+            entry.key if here else STANDARD[func].key,
+            self.depth,
+            ceiling,
+            positional[lead:],
+            tuple((name, value) for name, value in rest.items() if name not in names),
+            names,
+            # An activation in place writes over the x that its backward needs.
+            x.clone() if in_place else x,
+            *positional[:lead],
+            *(rest[name] for name in names),
+        )
+        return x.copy_(y) if in_place else y
+
+
+def _site(*args: Any) -> Tensor:
+    if compiling():
+        # Imported while the compiler traces, since it imports the compiler (about a second).
+        from ._graph import site_in_graph
+
+        return site_in_graph(*args)  # type: ignore[no-any-return]
+    return site(*args)
+
+
+def _ceiling(activation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """Where a ReLU is clipped: infinity for none, and None for what is no ReLU."""
+    if activation == "relu":
+        return _INFINITY
+    if activation == "relu6":
+        return 6.0
+    if activation == "hardtanh":
+        low = args[0] if args else kwargs.get("min_val", -1.0)
+        high = args[1] if len(args) > 1 else kwargs.get("max_val", 1.0)
+        return float(high) if low == 0 else None
+    return None
+
+
+def _norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A norm with running statistics, which it does not update."""
+    training = "training" if func is F.batch_norm else "use_input_stats"
+    names = ("input", "running_mean", "running_var", "weight", "bias", training, "momentum", "eps")
+    defaults = {"weight": None, "bias": None, training: func is not F.batch_norm, "eps": 1e-5}
+    bound = {**defaults, **dict(zip(names, args)), **kwargs}
+    if bound[training]:
+        # The output is the same without them, and vmap need not refuse to write to them.
+        bound.update(running_mean=None, running_var=None)
+        return func(**bound)
+    if func is F.batch_norm and compiling():
+        # Written out, since the compiler fails on its forward-mode derivative.
+        return _affine(**{name: bound[name] for name in (*names[:5], "eps")})
+    return func(*args, **kwargs)
+
+
+def _affine(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    shape = (-1, *[1] * (input.dim() - 2))
+    invstd = torch.rsqrt(running_var + eps)
+    out = (input - running_mean.reshape(shape)) * invstd.reshape(shape)
+    out = out if weight is None else out * weight.reshape(shape)
+    return out if bias is None else out + bias.reshape(shape)
+
+
+def entries(
+    names: Mapping[str, rules.Rule], others: Mapping[Callable[..., Any], rules.Rule]
+) -> Mapping[Callable[..., Any], Entry]:
+    """A plan's entries: activations by name, and any other elementwise torch function by itself."""
+    table = {}
+    for func, spelling in SPELLINGS.items():
+        rule, only_clipped = names.get(spelling.activation), False
+        if rule is None and spelling.activation == "hardtanh":
+            rule, only_clipped = names.get("hardtanh(0, c)"), True
+        if rule is not None:
+            table[func] = Entry(spelling, rule, only_clipped)
+    for func, rule in others.items():
+        text = resolve_name(func) or repr(func)
+        table[func] = Entry(Spelling(text, text, func), rule)
+    return table
+
+
+_NAMED = (rules.standard, rules.guided, rules.deconvnet, rules.guided_inclusive)
+# Made once, and so known to a compiler that traces the making of a ruled function.
+RELU_ENTRIES = {rule: entries(dict.fromkeys(RELUS["relu"], rule), {}) for rule in _NAMED}

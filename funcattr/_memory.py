@@ -1,0 +1,57 @@
+"""How many targets fit in memory at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
+
+
+class Largest(TorchFunctionMode):
+    """Measures the largest tensor that a forward pass makes, in bytes."""
+
+    nbytes = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor):
+            with torch._C.DisableTorchFunction():
+                self.nbytes = max(self.nbytes, out.numel() * out.element_size())
+        return out
+
+
+def fitting(largest: Largest, args: tuple[Any, ...], limit: int) -> int:
+    """How many targets, up to ``limit``, fit in half of the memory that is there.
+
+    A backward pass holds few cotangents at a time, each no larger than the largest activation, and
+    the copies that a convolution makes of its own: eight of them are on the safe side.
+    """
+    tensors = [t for t in tree_flatten(args)[0] if isinstance(t, Tensor)]
+    inputs = sum(t.numel() * t.element_size() for t in tensors)
+    device = tensors[0].device if tensors else torch.device("cpu")
+    count = _free_memory(device) // (2 * (8 * largest.nbytes + 2 * inputs) + 1)
+    return int(max(1, min(count, limit)))
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo, free = Path("/proc/meminfo"), 2**30
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    elif "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    group = Path("/sys/fs/cgroup")  # a container may have less than the machine
+    if (group / "memory.max").exists():
+        limit = (group / "memory.max").read_text().strip()
+        if limit != "max":
+            free = min(free, int(limit) - int((group / "memory.current").read_text()))
+    return max(free, 0)

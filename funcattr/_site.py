@@ -1,0 +1,201 @@
+"""The site: the call of an activation whose backward follows a rule.
+
+PyTorch runs a Function's ``backward`` at *every* level of differentiation that is under way, but a
+rule belongs to one of them: the innermost level outside of the ruled function. Levels further out
+differentiate the map, and levels inside are part of the function's value; both need the true
+derivative. `Token` tells them apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import rules
+from .errors import ArgumentError, FuncattrError
+
+_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
+
+
+def compiling() -> bool:
+    """Whether torch.compile is tracing; before torch 2.3 this library cannot be compiled."""
+    return _compiling is not None and _compiling()
+
+
+_local = threading.local()
+
+
+class raw:
+    """Inside of this context activations are left alone by every `Intercept`."""
+
+    def __enter__(self) -> None:
+        _local.raw = getattr(_local, "raw", 0) + 1
+
+    def __exit__(self, *exc: object) -> None:
+        _local.raw -= 1
+
+
+def is_raw() -> bool:
+    """Whether this thread is inside of `raw`."""
+    return getattr(_local, "raw", 0) > 0
+
+
+@dataclass(frozen=True)
+class Activation:
+    """``call(x, *tensors, *args, **kwargs)``, an elementwise function of ``x``.
+
+    The last of the tensors go by ``names``. ``ceiling`` is None where the function is no ReLU,
+    infinity for ReLU, and ``c`` where it is clipped at ``c``.
+    """
+
+    call: Callable[..., Tensor]
+    ceiling: float | None
+    args: tuple[Any, ...] = ()
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    names: tuple[str, ...] = ()
+
+    def __call__(self, x: Tensor, *tensors: Tensor) -> Tensor:
+        lead = len(tensors) - len(self.names)
+        named = dict(zip(self.names, tensors[lead:]))
+        with raw():
+            return self.call(x, *tensors[:lead], *self.args, **dict(self.kwargs), **named)
+
+    def pull(self, x: Tensor, g: Tensor, *tensors: Tensor) -> Tensor:
+        """The true derivative by ``x``; elementwise, hence its own transpose."""
+        if self.ceiling is None:
+            return torch.func.vjp(lambda x: self(x, *tensors), x)[1](g)[0]  # type: ignore[no-any-return]
+        g = rules.standard(x, g)
+        return g if self.ceiling == float("inf") else g.masked_fill(x >= self.ceiling, 0)
+
+    def apply(self, rule: rules.Rule, x: Tensor, g: Tensor, *tensors: Tensor) -> Tensor:
+        """What ``rule`` makes of the cotangent ``g``."""
+        with raw():
+            if self.ceiling is None:
+                result = rules.at(rule, x, g, lambda g: self.pull(x, g, *tensors))
+            else:
+                result = rule(x, g)
+        if not isinstance(result, Tensor) or result.shape != x.shape:
+            came = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)
+            raise ArgumentError(
+                f"a rule returns a tensor of the shape of x, here {tuple(x.shape)}; "
+                f"{getattr(rule, '__name__', rule)!r} returned {came}. "
+                "Write it elementwise: (x, g) -> g_in."
+            )
+        if self.ceiling is None or self.ceiling == float("inf"):
+            return result
+        return result.masked_fill(x >= self.ceiling, 0)
+
+
+class Token:
+    """Says which level of differentiation one site's rule belongs to.
+
+    ``setup_context`` runs once per level, from the outermost (plain autograd) to the innermost.
+    ``depth`` levels were under way when the ruled function was entered; the last of these that
+    differentiates the site's input owns the rule.
+    """
+
+    __slots__ = ("count", "depth", "owner")
+
+    def __init__(self, depth: int) -> None:
+        self.depth, self.count, self.owner = depth, 0, -1
+
+    def next(self, differentiated: bool) -> int:
+        level = self.count
+        self.count += 1
+        if differentiated and level < self.depth:
+            self.owner = level
+        return level
+
+
+class _Depth(torch.autograd.Function):
+    """Counts the levels of differentiation under way: plain autograd is the first."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, token: Token) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        inputs[1].next(False)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return g, None
+
+    @staticmethod
+    def jvp(ctx: Any, t: Tensor, _: None) -> Tensor:
+        return t
+
+
+def count_levels() -> int:
+    """How many levels of differentiation are under way; plain autograd is always one."""
+    token = Token(0)
+    _Depth.apply(torch.empty(()), token)  # type: ignore[no-untyped-call]
+    return token.count
+
+
+class Site(torch.autograd.Function):
+    """``activation(x, *tensors)`` with the derivative by ``x`` that ``rule`` says."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        activation: Activation, rule: rules.Rule, token: Token, x: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        return activation(x, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.activation, ctx.rule, ctx.token = inputs[:3]
+        ctx.save_for_backward(*inputs[3:])
+        ctx.save_for_forward(*inputs[3:])
+        ctx.level = ctx.token.next(ctx.needs_input_grad[3])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, *tensors = ctx.saved_tensors
+        activation: Activation = ctx.activation
+        if ctx.token.owner == ctx.level:
+            if ctx.level == 0 and torch.is_grad_enabled() and ctx.rule is not rules.standard:
+                raise FuncattrError(
+                    "create_graph=True cannot tell the rule from the true derivative that a "
+                    "second derivative needs. Take the map with funcattr.rule_backprop or "
+                    "torch.func.grad, and differentiate that."
+                )
+            g_x = activation.apply(ctx.rule, x, g, *tensors)
+        else:
+            g_x = activation.pull(x, g, *tensors)
+        if not tensors:
+            return None, None, None, g_x
+        g_tensors = torch.func.vjp(functools.partial(activation, x), *tensors)[1](g)
+        return (None, None, None, g_x, *g_tensors)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        x, *tensors = ctx.saved_tensors
+        t, *ts = tangents[3:]
+        activation: Activation = ctx.activation
+        out = torch.zeros_like(x) if t is None else activation.pull(x, t, *tensors)
+        if any(t is not None for t in ts):
+            full = [torch.zeros_like(w) if t is None else t for w, t in zip(tensors, ts)]
+            f = functools.partial(activation, x)
+            out = out + torch.func.jvp(f, tuple(tensors), tuple(full))[1]
+        return out
+
+
+def levels() -> int:
+    """`count_levels`, in traced code too."""
+    if compiling():
+        from ._graph import count_levels as count_while_tracing
+
+        return int(count_while_tracing())
+    return count_levels()

@@ -1,0 +1,69 @@
+"""Tensors in and out of whatever a model takes or returns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+
+@dataclass(frozen=True)
+class _Slot:
+    index: int
+
+
+def pack(value: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
+    """The tensors of ``value`` and the function that puts others in their place.
+
+    Knows every pytree, and looks into mappings and objects with attributes as well (the output
+    objects of model libraries), which torch.func does not.
+
+    >>> import torch
+    >>> tensors, unpack = pack({"logits": torch.zeros(2), "hidden": None})
+    >>> len(tensors), unpack([torch.ones(2)])
+    (1, {'logits': tensor([1., 1.]), 'hidden': None})
+    """
+    if isinstance(value, Tensor):
+        return [value], _first
+    tensors: list[Tensor] = []
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            return _Slot(len(tensors) - 1)
+        return _rebuilt(value, strip)
+
+    stripped = strip(value)
+
+    def unpack(replaced: Sequence[Tensor]) -> Any:
+        def fill(value: Any) -> Any:
+            return replaced[value.index] if isinstance(value, _Slot) else _rebuilt(value, fill)
+
+        return fill(stripped)
+
+    return tensors, unpack
+
+
+def _first(tensors: Sequence[Tensor]) -> Tensor:
+    return tensors[0]
+
+
+def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:
+    """``value`` with ``part`` applied to each of its parts."""
+    leaves, spec = tree_flatten(value)
+    if len(leaves) != 1 or leaves[0] is not value:
+        return tree_unflatten([part(leaf) for leaf in leaves], spec)
+    if isinstance(value, MutableMapping):
+        new = copy.copy(value)
+        for key, item in value.items():
+            new[key] = part(item)
+        return new
+    if callable(value) or not hasattr(value, "__dict__"):
+        return value
+    other = copy.copy(value)
+    other.__dict__.update({name: part(v) for name, v in vars(value).items()})
+    return other

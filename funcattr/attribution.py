@@ -1,0 +1,321 @@
+"""`Attribution`, and the methods that are a gradient under some rule."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from . import rules
+from ._arguments import Argnums, Chosen, check_argnums
+from ._intercept import Plan
+from ._site import compiling, levels
+from ._tree import pack
+from .errors import ArgumentError, TargetError
+from .targets import Index, Target, cotangents
+from .transforms import Ruled, SiteChoice, relu_rule
+
+__all__ = [
+    "Attribution",
+    "deconvnet",
+    "gradient",
+    "guided_backprop",
+    "input_x_gradient",
+    "rule_backprop",
+    "saliency",
+]
+
+Explain = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A method of attribution, bound to a model: ``attr(*args, target=None, **kwargs)``.
+
+    It is pure, and composes with ``torch.func`` and ``torch.compile`` in any order. ``linearize``
+    does its forward pass once and for all targets:
+
+    >>> attr = gradient(torch.nn.Linear(4, 10))
+    >>> out, explain = attr.linearize(torch.ones(2, 4))
+    >>> out.shape, torch.vmap(explain)(torch.arange(10)).shape
+    (torch.Size([2, 10]), torch.Size([10, 2, 4]))
+
+    Args:
+        linearize: ``(*args, **kwargs) -> (out, explain)``: the output of the model, and a pure
+            function from a target to the maps.
+    """
+
+    linearize: Callable[..., tuple[Any, Explain]]
+    compiled: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __call__(self, *args: Any, target: Target = None, **kwargs: Any) -> Any:
+        """The maps for ``target``: ``self.linearize(*args, **kwargs)[1](target)``."""
+        return self.linearize(*args, **kwargs)[1](target)
+
+
+def gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
+    """The plain gradient of what a target selects of ``func``'s output.
+
+    Args:
+        func: a pure function, an ``nn.Module``, the ``f`` of `make_functional` (whose argument 0
+            is its parameters), or what `relu_rule` returned.
+        argnums: which positional argument is explained, as in ``torch.func.grad``; an int, or a
+            tuple of ints for a tuple of maps.
+
+    Returns:
+        An `Attribution`. Its maps have the shape of the argument (a pytree where that is one, with
+        None in the place of what is no float tensor). Its ``target`` selects what is explained:
+
+        - None: the output is one number per example, ``[B]`` or ``[B, 1, ...]``;
+        - an int: a column of dim 1, of all examples; summed over the dims behind;
+        - a tuple of ints: an index into the dims after the batch; summed over the dims behind;
+        - an integer tensor of one element: as an int, also under ``vmap``;
+        - a list of ints, or a 1-D integer tensor, of batch length: one per example;
+        - a list of tuples of batch length: one per example;
+        - a callable ``out -> tensor``, whose sum is explained; also where ``out`` is a dict, a
+          tuple or an output object.
+
+        Negative indices count from the end. Maps do not require grad unless an argument does or
+        an outer transform makes them.
+
+    Raises:
+        ArgumentError: ``func`` is not callable; when called: no such argument, or not a float one.
+        TargetError: when called: the target does not fit the output.
+
+    Simonyan et al., "Deep Inside Convolutional Networks" (2014), section 3.
+
+    >>> attr = gradient(lambda x: x**2)
+    >>> attr(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), target=1)
+    tensor([[0., 4.],
+            [0., 8.]])
+    """
+    if not callable(func):
+        raise ArgumentError(
+            f"func is a function, a module or the f of make_functional; got {func!r}."
+        )
+    check_argnums(argnums)
+    ruled = func if isinstance(func, Ruled) else Ruled(func, Plan())
+
+    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
+        chosen = Chosen(args, argnums)
+        tracked = _tracked((args, kwargs))
+        unpacks: list[Callable[..., Any]] = []
+
+        def forward(*floats: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+            out = ruled.run(chosen.args_with(floats), kwargs, detach=tracked)
+            tensors, unpack = pack(out)
+            differentiable = [t.is_floating_point() or t.is_complex() for t in tensors]
+            unpacks.append(_merged(unpack, differentiable))
+            outs = tuple(t for t, yes in zip(tensors, differentiable) if yes)
+            if not outs:
+                raise TargetError(
+                    f"the output, a {type(out).__name__}, holds no float tensor, so it has no "
+                    "derivative; return the scores, not what was decided by them."
+                )
+            return outs, tuple(t for t, yes in zip(tensors, differentiable) if not yes)
+
+        with _graph_only_if(tracked):
+            outs, pullback, others = _vjp(forward, chosen.floats, ruled)
+
+        def unpack(outs: Sequence[Tensor]) -> Any:
+            return unpacks[-1](outs, others)
+
+        def explain(target: Target | Index) -> Any:
+            with _graph_only_if(tracked):
+                cots = cotangents(outs, unpack, target)
+                with _no_autocast(cots):
+                    return chosen.maps(pullback(cots))
+
+        return unpack(outs), explain
+
+    return Attribution(linearize)
+
+
+def _merged(
+    unpack: Callable[[Sequence[Tensor]], Any], differentiable: list[bool]
+) -> Callable[..., Any]:
+    def merged(outs: Sequence[Tensor], others: Sequence[Tensor]) -> Any:
+        sources = {True: iter(outs), False: iter(others)}
+        return unpack([next(sources[yes]) for yes in differentiable])
+
+    return merged
+
+
+def _tracked(values: Any) -> bool:
+    """Whether somebody outside may differentiate what is computed from ``values``."""
+    if levels() > 1:
+        return True
+    return any(isinstance(v, Tensor) and v.requires_grad for v in tree_flatten(values)[0])
+
+
+def _graph_only_if(tracked: bool) -> AbstractContextManager[Any]:
+    # Without this a map would carry the graph of whatever parameters the function closes over.
+    return contextlib.nullcontext() if tracked or levels() > 1 else torch.no_grad()
+
+
+def _no_autocast(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    # A backward pass runs in the dtypes of its forward pass, as torch.autocast itself advises.
+    device = tensors[0].device.type
+    try:
+        on = torch.is_autocast_enabled(device)
+    except TypeError:  # before torch 2.4
+        on = torch.is_autocast_cpu_enabled() if device == "cpu" else torch.is_autocast_enabled()
+    return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
+
+
+def _vjp(
+    forward: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
+    floats: list[Tensor],
+    ruled: Ruled,
+) -> tuple[tuple[Tensor, ...], Callable[..., Sequence[Tensor]], tuple[Tensor, ...]]:
+    try:
+        return torch.func.vjp(forward, *floats, has_aux=True)  # type: ignore[return-value]
+    except RuntimeError as error:
+        # An autograd.Function without setup_context, a saved-tensor hook: the model works, only
+        # not under torch.func. Plain autograd serves it as long as nothing else is transforming.
+        if "functorch" not in str(error) and "torch.func" not in str(error):
+            raise
+        if compiling() or levels() > 1:
+            raise
+    with torch.enable_grad():
+        xs = [x.detach().requires_grad_() for x in floats]
+        outs, others = forward(*xs)
+
+    def pullback(cotangents: Sequence[Tensor]) -> Sequence[Tensor]:
+        pairs = [(out, c) for out, c in zip(outs, cotangents) if out.requires_grad]
+        if not pairs:
+            return [torch.zeros_like(x) for x in xs]
+        with ruled.backward():
+            grads = torch.autograd.grad(
+                [out for out, _ in pairs],
+                xs,
+                [c for _, c in pairs],
+                retain_graph=True,
+                create_graph=levels() > 1,
+                allow_unused=True,
+            )
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(xs, grads)]
+
+    return tuple(out.detach() for out in outs), pullback, others
+
+
+def saliency(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
+    """The absolute value of the gradient.
+
+    Args, Returns and Raises as `gradient`.
+
+    Simonyan et al., "Deep Inside Convolutional Networks" (2014), section 3.1.
+
+    >>> saliency(lambda x: -(x**2))(torch.tensor([[1.0, 2.0]]), target=1)
+    tensor([[0., 4.]])
+    """
+    return _derived(gradient(func, argnums), argnums, lambda map, x: map.abs())
+
+
+def input_x_gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
+    """The gradient times the input.
+
+    Args, Returns and Raises as `gradient`.
+
+    Shrikumar et al., "Not Just a Black Box" (2016), section 2.
+
+    >>> input_x_gradient(lambda x: x**2)(torch.tensor([[1.0, 3.0]]), target=1)
+    tensor([[ 0., 18.]])
+    """
+    return _derived(gradient(func, argnums), argnums, lambda map, x: map * x)
+
+
+def _derived(
+    attr: Attribution, argnums: Argnums, f: Callable[[Tensor, Tensor], Tensor]
+) -> Attribution:
+    """An attribution with ``f(map, argument)`` for each tensor that is explained."""
+
+    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
+        chosen = Chosen(args, argnums)
+        out, explain = attr.linearize(*args, **kwargs)
+
+        def derived(target: Target | Index) -> Any:
+            maps = [m for m in tree_flatten(explain(target))[0] if m is not None]
+            with _graph_only_if(_tracked((args, kwargs))):
+                return chosen.maps([f(m, x) for m, x in zip(maps, chosen.floats)])
+
+        return out, derived
+
+    return Attribution(linearize)
+
+
+def rule_backprop(
+    func: Callable[..., Any],
+    rule: rules.Rule,
+    argnums: Argnums = 0,
+    *,
+    sites: SiteChoice = "relu",
+    require_match: bool = True,
+) -> Attribution:
+    """The gradient under any rule: ``gradient(relu_rule(func, rule), argnums)``.
+
+    Args:
+        func: as for `gradient`.
+        rule: ``(x, g) -> g_in``, see `relu_rule`, as are ``sites`` and ``require_match``.
+        argnums: as for `gradient`.
+        sites: which activations follow the rule.
+        require_match: whether it is an error that there is none.
+
+    Returns:
+        An `Attribution`, see `gradient`.
+
+    Raises:
+        NoSiteError: when called: no activation follows the rule, or one cannot be reached.
+        ArgumentError, TargetError: as `gradient` and `relu_rule`.
+
+    >>> attr = rule_backprop(torch.relu, lambda x, g: 10 * g)
+    >>> attr(torch.tensor([[-1.0, 2.0]]), target=0)
+    tensor([[10.,  0.]])
+    """
+    return gradient(relu_rule(func, rule, sites=sites, require_match=require_match), argnums)
+
+
+def guided_backprop(
+    func: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    sites: SiteChoice = "relu",
+    require_match: bool = True,
+) -> Attribution:
+    """Guided backpropagation: ReLUs pass positive cotangents where their input is positive.
+
+    Args, Returns and Raises as `rule_backprop` with `rules.guided`.
+
+    Springenberg et al., "Striving for Simplicity: The All Convolutional Net" (2015), section 3.4.
+
+    >>> f = lambda x: torch.relu(x) @ torch.tensor([[1.0], [-1.0]])
+    >>> guided_backprop(f)(torch.tensor([[2.0, 3.0]]), target=0)
+    tensor([[1., 0.]])
+    """
+    return rule_backprop(func, rules.guided, argnums, sites=sites, require_match=require_match)
+
+
+def deconvnet(
+    func: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    sites: SiteChoice = "relu",
+    require_match: bool = True,
+) -> Attribution:
+    """DeconvNet: ReLUs pass positive cotangents, whatever their input was.
+
+    Args, Returns and Raises as `rule_backprop` with `rules.deconvnet`.
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2014), section 2.1.
+
+    >>> f = lambda x: torch.relu(x) @ torch.tensor([[1.0], [-1.0]])
+    >>> deconvnet(f)(torch.tensor([[-2.0, 3.0]]), target=0)
+    tensor([[1., 0.]])
+    """
+    return rule_backprop(func, rules.deconvnet, argnums, sites=sites, require_match=require_match)

@@ -1,0 +1,32 @@
+"""The errors: one type per cause, each also the builtin that fits."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FuncattrError(Exception):
+    """Base of every error that funcattr raises on purpose."""
+
+
+class ArgumentError(FuncattrError, ValueError, TypeError):
+    """An argument that a method cannot work with: its type, dtype, range or name."""
+
+
+class NoSiteError(FuncattrError, ValueError):
+    """A rule found no activation to act on, or one that it cannot reach."""
+
+
+class TargetError(FuncattrError, ValueError, IndexError):
+    """A target that does not fit the model's output."""
+
+
+class LayerError(FuncattrError, ValueError, LookupError):
+    """A layer that does not exist, never runs, or does not give a float tensor."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'a', 'b'?`` for the known names closest to ``name``, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f" Did you mean {', '.join(map(repr, close))}?" if close else ""

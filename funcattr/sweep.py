@@ -1,0 +1,270 @@
+"""Many targets of one forward pass: `sweep` and `stream`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+
+from ._memory import Largest, fitting
+from ._site import compiling
+from .attribution import Attribution, Explain
+from .errors import ArgumentError, TargetError
+from .targets import Index, Target, encode
+
+__all__ = ["stream", "sweep"]
+
+Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
+ChunkSize = int | str | None
+Reduce = Callable[[Any], Any]
+
+AUTO_LIMIT = 64  # targets at once, beyond which a sweep gains nothing more
+
+
+def sweep(
+    attr: Attribution,
+    *args: Any,
+    targets: Targets,
+    chunk_size: ChunkSize = None,
+    reduce: Reduce | None = None,
+    compile: bool = False,
+    progress: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """One map per target, stacked in front, from one forward pass.
+
+    The same as ``torch.stack([attr(*args, target=t) for t in targets])``.
+
+    Args:
+        attr: any `Attribution`.
+        *args: what ``attr`` is called with.
+        targets: ``T`` targets of one form: a range, a sequence of any of the forms of
+            `funcattr.gradient`, or an integer tensor ``[T]`` (one int each) or ``[T, B]`` (one int
+            per target and example).
+        chunk_size: how many targets are explained at once, as in ``torch.func.vmap``: None for all
+            of them, ``"auto"`` for as many as fit the memory that is there (64 at the most).
+        reduce: a function of one map, applied as maps are made, so that ``T`` of them need not be
+            kept; it runs under ``vmap``.
+        compile: whether to compile forward and backward pass (once for all chunks; each chunk then
+            does a forward pass of its own).
+        progress: whether to show a bar where the output is a terminal and the work is long (needs
+            the extra ``funcattr[progress]``).
+        **kwargs: what ``attr`` is called with.
+
+    Returns:
+        Maps ``[T, ...]``, a pytree of such where ``attr`` returns one.
+
+    Raises:
+        TargetError: a target has no known form, or does not fit the output.
+        ArgumentError: ``chunk_size`` is no positive int, None or "auto"; ``attr`` is no
+            `Attribution`; ``reduce`` returns no tensor.
+
+    >>> import funcattr as fa
+    >>> attr = fa.gradient(torch.nn.Linear(4, 10))
+    >>> sweep(attr, torch.ones(2, 4), targets=range(10), chunk_size=3).shape
+    torch.Size([10, 2, 4])
+    >>> sweep(attr, torch.ones(2, 4), targets=range(10), reduce=lambda m: m.abs().sum()).shape
+    torch.Size([10])
+    """
+    todo = _Sweep(attr, args, kwargs, targets, chunk_size, reduce, compile)
+    parts = [maps for _, maps in todo.chunks(progress)]
+    if len(parts) == 1:
+        return parts[0]
+    return tree_map(lambda *maps: None if maps[0] is None else torch.cat(maps), *parts)
+
+
+def stream(
+    attr: Attribution,
+    *args: Any,
+    targets: Targets,
+    chunk_size: ChunkSize,
+    reduce: Reduce | None = None,
+    compile: bool = False,
+    progress: bool = False,
+    **kwargs: Any,
+) -> Iterator[tuple[Any, Any]]:
+    """`sweep` as an iterator of ``(targets, maps)`` chunks; its memory is that of one chunk.
+
+    Args:
+        attr: as for `sweep`, as is all that follows.
+        *args: what ``attr`` is called with.
+        targets: ``T`` targets.
+        chunk_size: how many of them make a chunk.
+        reduce: a function of one map.
+        compile: whether to compile.
+        progress: whether to show a bar.
+        **kwargs: what ``attr`` is called with.
+
+    Returns:
+        An iterator over slices of ``targets`` and their maps ``[n, ...]``, ``n <= chunk_size``.
+
+    Raises:
+        TargetError, ArgumentError: as `sweep`, before the first chunk is asked for.
+
+    >>> import funcattr as fa
+    >>> attr = fa.gradient(torch.nn.Linear(4, 10))
+    >>> chunks = stream(attr, torch.ones(2, 4), targets=range(10), chunk_size=4)
+    >>> [(list(targets), len(maps)) for targets, maps in chunks]
+    [([0, 1, 2, 3], 4), ([4, 5, 6, 7], 4), ([8, 9], 2)]
+    """
+    return _Sweep(attr, args, kwargs, targets, chunk_size, reduce, compile).chunks(progress)
+
+
+class _Sweep:
+    def __init__(
+        self,
+        attr: Attribution,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        targets: Targets,
+        chunk_size: ChunkSize,
+        reduce: Reduce | None,
+        compile: bool,
+    ) -> None:
+        if not isinstance(attr, Attribution):
+            raise ArgumentError(
+                f"attr is an Attribution (funcattr.guided_backprop(model), say); got {attr!r}."
+            )
+        self.attr, self.args, self.kwargs = attr, args, kwargs
+        self.reduce = reduce
+        self.targets = torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets
+        self.index = _encoded(self.targets)
+        self.compile = compile and not compiling()
+        if self.compile and self.index is None:
+            raise ArgumentError(
+                "compile=True needs targets of one form that are no callables; sweep them with "
+                "compile=False."
+            )
+        self.chunk_size = chunk_size
+        _check_chunk_size(chunk_size)
+
+    def chunks(self, progress: bool) -> Iterator[tuple[Any, Any]]:
+        count = len(self.targets)
+        run, size = self._compiled() if self.compile else self._eager()
+        size = min(size or count, count)
+        with _bar(count, progress) as bar:
+            for start in range(0, count, size):
+                stop = min(start + size, count)
+                yield self.targets[start:stop], run(start, stop, size)
+                bar.update(stop - start)
+
+    def _eager(self) -> tuple[Callable[[int, int, int], Any], int | None]:
+        size = None if isinstance(self.chunk_size, str) else self.chunk_size
+        if self.chunk_size == "auto":
+            with Largest() as largest:
+                _, explain = self.attr.linearize(*self.args, **self.kwargs)
+            size = fitting(largest, self.args, AUTO_LIMIT)
+        else:
+            _, explain = self.attr.linearize(*self.args, **self.kwargs)
+
+        def run(start: int, stop: int, size: int) -> Any:
+            if self.index is not None:
+                return _explained(explain, self.reduce, self.index[start:stop])
+            maps = [explain(target) for target in self.targets[start:stop]]
+            if self.reduce is not None:
+                maps = [self.reduce(m) for m in maps]
+            return tree_map(lambda *ms: None if ms[0] is None else torch.stack(ms), *maps)
+
+        return run, size
+
+    def _compiled(self) -> tuple[Callable[[int, int, int], Any], int | None]:
+        run = self.attr.compiled.get("sweep")
+        if run is None:
+            attr = self.attr
+
+            def chunk(reduce: Reduce | None, index: Tensor, args: Any, kwargs: Any) -> Any:
+                return _explained(attr.linearize(*args, **kwargs)[1], reduce, index)
+
+            run = self.attr.compiled["sweep"] = torch.compile(chunk, fullgraph=True)
+        size = AUTO_LIMIT if isinstance(self.chunk_size, str) else self.chunk_size
+        assert self.index is not None
+        whole = self.index
+
+        def padded(start: int, stop: int, size: int) -> Any:
+            # The last chunk repeats a target, to be of the shape that is compiled.
+            index = whole[torch.arange(start, start + size).clamp(max=len(whole) - 1)]
+            try:
+                maps = run(self.reduce, index, self.args, self.kwargs)
+            except RuntimeError as error:
+                if "out of bounds" not in str(error):
+                    raise
+                raise TargetError(f"a target lies outside of the output: {error}") from None
+            return tree_map(lambda m: None if m is None else m[: stop - start], maps)
+
+        return padded, size
+
+
+def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:
+    """The maps of encoded targets ``[n, ...]``, all at once."""
+    specs: list[tuple[list[Any], TreeSpec]] = []
+
+    def one(index: Tensor) -> list[Tensor]:
+        maps = explain(Index(index))
+        leaves, spec = tree_flatten(maps if reduce is None else reduce(maps))
+        if reduce is not None and not all(isinstance(leaf, Tensor) for leaf in leaves):
+            came = ", ".join(type(leaf).__name__ for leaf in leaves)
+            raise ArgumentError(
+                f"reduce returns a tensor, or a pytree of tensors; got {came}. Leave out .item()."
+            )
+        specs.append((leaves, spec))
+        return [leaf for leaf in leaves if leaf is not None]
+
+    tensors = iter(torch.vmap(one, randomness="different")(index))
+    leaves, spec = specs[-1]
+    return tree_unflatten([leaf if leaf is None else next(tensors) for leaf in leaves], spec)
+
+
+def _encoded(targets: Any) -> Tensor | None:
+    """All targets as one tensor, or None where they are callables or of several shapes."""
+    if not (isinstance(targets, Tensor) or hasattr(targets, "__getitem__")):
+        raise TargetError(
+            f"targets is a sequence, a range or an integer tensor; got {type(targets).__name__}. "
+            "For a single target call the attribution itself."
+        )
+    if isinstance(targets, Tensor) and targets.dim() not in (1, 2):
+        raise TargetError(
+            f"targets is a tensor [T] or [T, B]; got shape {tuple(targets.shape)}. "
+            "For indices of several dims pass a list of tuples."
+        )
+    if not len(targets):
+        raise TargetError("targets is empty; expected at least one target.")
+    if isinstance(targets, (range, Tensor)):
+        tensor = torch.as_tensor(targets)
+        encode(tensor[0])  # its dtype
+        return tensor.reshape(len(tensor), -1, 1).squeeze(1) if tensor.shape[1:] != (1,) else tensor
+    encoded = [encode(target) for target in targets]
+    if any(e is None or e.shape != encoded[0].shape for e in encoded):  # type: ignore[union-attr]
+        return None
+    return torch.stack(encoded)  # type: ignore[arg-type]
+
+
+def _check_chunk_size(size: ChunkSize) -> None:
+    if size is None or size == "auto":
+        return
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ArgumentError(f"chunk_size is a positive int, None or 'auto'; got {size!r}.")
+
+
+class _Quiet:
+    def __enter__(self) -> _Quiet:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def update(self, n: int) -> None: ...
+
+
+def _bar(count: int, progress: bool) -> Any:
+    if not progress:
+        return _Quiet()
+    try:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise ArgumentError(
+            "progress=True needs tqdm: pip install 'funcattr[progress]', or leave progress out."
+        ) from error
+    return tqdm(total=count, unit="target", disable=None, delay=1.0)

@@ -1,0 +1,101 @@
+"""torch.compile: no graph break, as few compilations as promised, code equal to eager."""
+
+import pytest
+import torch
+from helpers import METHODS, assert_close, doubled, tiny, tiny_input
+
+import funcattr as fa
+
+pytestmark = pytest.mark.compiled
+X = tiny_input()
+
+
+@pytest.fixture(autouse=True)
+def _reset():
+    torch.compiler.reset()
+
+
+def counting(f):
+    from torch._dynamo.testing import CompileCounter
+
+    counter = CompileCounter()
+    return torch.compile(f, fullgraph=True, backend=counter), counter
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_compilation_for_all_targets_and_values(method):
+    compiled, counter = counting(METHODS[method](tiny()))
+    for t in range(4):
+        compiled(X + t, target=torch.tensor(t))
+    assert counter.frame_count == 1
+
+
+def test_two_compilations_for_all_targets_as_ints():
+    attr = fa.guided_backprop(tiny())
+    compiled, counter = counting(attr)
+    for t in range(4):
+        assert_close(compiled(X, target=t), attr(X, target=t), 1e-12)
+    assert counter.frame_count <= 2
+
+
+def test_it_sees_what_the_model_is_now():
+    model = tiny()
+    attr = fa.guided_backprop(model)
+    compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
+    compiled(X, target=torch.tensor(1))
+    with torch.no_grad():
+        model.head.weight.mul_(-1.5)
+    assert_close(compiled(X, target=torch.tensor(1)), attr(X, target=1), 1e-10)
+    model.train()
+    assert_close(compiled(X, target=torch.tensor(1)), attr(X, target=1), 1e-10)
+    assert int(model.norm.num_batches_tracked) == 0
+
+
+def test_one_compilation_for_a_whole_sweep(monkeypatch):
+    from torch._dynamo.testing import CompileCounter
+
+    counter, real = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend=counter, **kwargs))
+    attr = fa.guided_backprop(tiny())
+    expected = torch.stack([attr(X, target=t) for t in (0, 1, 2, 3, 1)])
+    for x in (X, X + 1, X):
+        maps = fa.sweep(attr, x, targets=[0, 1, 2, 3, 1], chunk_size=2, compile=True)
+    assert_close(maps, expected, 1e-10)
+    assert counter.frame_count == 1
+
+
+def test_the_code_of_a_sweep():
+    """With the default backend, which writes code."""
+    attr = fa.guided_backprop(tiny())
+    expected = torch.stack([attr(X, target=t) for t in range(4)])
+    assert_close(fa.sweep(attr, X, targets=range(4), chunk_size=3, compile=True), expected, 1e-10)
+    with pytest.raises(fa.TargetError, match="outside of the output"):
+        fa.sweep(attr, X, targets=[0, 1, 7], chunk_size=3, compile=True)
+    with pytest.raises(fa.ArgumentError, match="callables"):
+        fa.sweep(attr, X, targets=[lambda o: o[:, 0]], compile=True)
+
+
+def test_rules_made_inside_of_the_compiled_function():
+    model = tiny()
+    f = lambda x: fa.deconvnet(model)(x, target=1) - fa.guided_backprop(model)(x, target=1)
+    assert_close(torch.compile(f, fullgraph=True, backend="aot_eager")(X), f(X), 1e-10)
+    own = lambda x: fa.rule_backprop(model, doubled)(x, target=1)
+    with pytest.raises(Exception, match="outside of the function"):
+        torch.compile(own, fullgraph=True, backend="aot_eager")(X)
+    torch.compiler.reset()
+    assert_close(torch.compile(own, backend="aot_eager")(X), own(X), 1e-10)  # by a graph break
+
+
+def test_a_predicate_on_paths():
+    attr = fa.guided_backprop(tiny(), sites=lambda path: path == "relu")
+    compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(X, target=torch.tensor(1)), attr(X, target=1), 1e-10)
+
+
+def test_two_rules_do_not_share_code():
+    """Rules go into a graph by number; graphs that differ in nothing else must stay apart."""
+    model = tiny()
+    for rule in (fa.rules.guided, fa.rules.deconvnet, doubled, lambda x, g: 3 * g):
+        attr = fa.rule_backprop(model, rule)
+        compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(X, target=torch.tensor(1)), attr(X, target=1), 1e-10)

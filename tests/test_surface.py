@@ -1,0 +1,47 @@
+"""The public surface: its names, its docstrings, and what importing it brings in."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import funcattr as fa
+
+NAMES = {
+    "ArgumentError", "Attribution", "FuncattrError", "LayerError", "NoSiteError", "TargetError",
+    "deconvnet", "gradient", "guided_backprop", "input_x_gradient", "make_functional",
+    "relu_rule", "rule_backprop", "rules", "saliency", "sites", "stream", "sweep",
+}  # fmt: skip
+FUNCTIONS = sorted(n for n in NAMES if inspect.isfunction(getattr(fa, n)))
+PAPERS = {"gradient", "saliency", "input_x_gradient", "guided_backprop", "deconvnet"}
+
+
+def test_names():
+    assert set(fa.__all__) == NAMES
+    assert all(hasattr(fa, name) for name in NAMES)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstrings(name):
+    text = inspect.getdoc(getattr(fa, name))
+    assert ">>> " in text
+    assert "Returns" in text
+    if name in PAPERS:
+        assert '"' in text and "(20" in text  # the source
+    if name not in PAPERS:
+        assert "Args:" in text
+    if name not in {"sites"}:
+        assert "Raises" in text
+
+
+def test_importing_brings_in_torch_and_the_standard_library_only():
+    code = """
+import sys, torch, numpy
+before = set(sys.modules)
+import funcattr
+new = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
+assert new == {"funcattr"}, new
+assert "torch._dynamo" not in set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
