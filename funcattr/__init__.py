@@ -17,8 +17,11 @@ from .attribution import (
 )
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
 from .functional import make_functional
+from .layers import grad_cam, guided_grad_cam, layer_gradient_x_activation
+from .postprocess import interpolate
+from .report import sites
 from .sweep import stream, sweep
-from .transforms import relu_rule, sites
+from .transforms import layer_output, relu_rule
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,9 +32,14 @@ __all__ = [
     "NoSiteError",
     "TargetError",
     "deconvnet",
+    "grad_cam",
     "gradient",
     "guided_backprop",
+    "guided_grad_cam",
     "input_x_gradient",
+    "interpolate",
+    "layer_gradient_x_activation",
+    "layer_output",
     "make_functional",
     "relu_rule",
     "rule_backprop",

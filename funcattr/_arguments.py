@@ -50,7 +50,7 @@ class Chosen:
             args[n] = value
         return tuple(args)
 
-    def maps(self, grads: Sequence[Tensor]) -> Any:
+    def maps(self, grads: Sequence[Tensor | None]) -> Any:
         """What `Attribution` returns: in the form of the arguments."""
         maps = self._filled(grads, [None] * len(self.leaves))
         return maps[0] if self.single else maps

@@ -3,11 +3,28 @@
 Imported only while the compiler traces: marking a function imports the compiler itself.
 """
 
-import torch
+from collections.abc import Sequence
+from typing import Any
 
-from . import _intercept, _site
+import torch
+from torch import Tensor
+
+# What torch.func.vjp's pullback is made of. The compiler traces it, but not torch.autograd.grad.
+from torch._functorch.eager_transforms import _autograd_grad
+
+from . import _intercept, _linearize, _site
 
 # Dynamo refuses a Function that has a jvp, and fails on vmap over a forward pass with a Function in
 # it. As a node of its own the site is traced by AOTAutograd instead, and fused like any other code.
 site_in_graph = torch.compiler.allow_in_graph(_intercept.site)  # type: ignore[no-untyped-call]
 count_levels = torch.compiler.assume_constant_result(_site.count_levels)  # type: ignore[no-untyped-call]
+mark_in_graph = torch.compiler.allow_in_graph(_linearize.mark)  # type: ignore[no-untyped-call]
+
+
+def grad_in_graph(
+    outs: Sequence[Tensor], points: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> Any:
+    """The cotangents of ``points``, which belong to the level of ``outs``."""
+    return _autograd_grad(
+        outs, points, cotangents, retain_graph=True, create_graph=torch.is_grad_enabled()
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from . import rules
-from ._site import Activation, Site, Token, compiling, is_raw, levels
+from ._site import Activation, Scope, Site, Token, compiling, is_raw, levels
 from .errors import NoSiteError
 
 _IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
@@ -99,11 +99,12 @@ def site(
     names: tuple[str, ...],
     x: Tensor,
     *tensors: Tensor,
+    scope: Scope | None = None,
 ) -> Tensor:
-    """The output of a fresh site, asked for in tensors and constants alone."""
+    """The output of a fresh site, asked for in tensors and constants (in a graph, those alone)."""
     entry = Entry._all[key]
     activation = Activation(entry.spelling.call, ceiling, args, kwargs, names)
-    return Site.apply(activation, entry.rule, Token(depth), x, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    return Site.apply(activation, entry.rule, Token(depth, scope), x, *tensors)  # type: ignore[no-any-return, no-untyped-call]
 
 
 STANDARD = {f: Entry(s, rules.standard) for f, s in SPELLINGS.items()}
@@ -137,10 +138,15 @@ class Intercept(TorchFunctionMode):
     """
 
     def __init__(
-        self, plan: Plan, depth: int, path: list[str] | None = None, met: list[Met] | None = None
+        self,
+        plan: Plan,
+        depth: int,
+        path: list[str] | None = None,
+        met: list[Met] | None = None,
+        scope: Scope | None = None,
     ) -> None:
         super().__init__()
-        self.plan, self.depth, self.path, self.met = plan, depth, path, met
+        self.plan, self.depth, self.path, self.met, self.scope = plan, depth, path, met, scope
         self.matched = 0
         self.others: list[str] = []  # activations met that are no sites
 
@@ -218,7 +224,7 @@ class Intercept(TorchFunctionMode):
         while lead < len(positional) and isinstance(positional[lead], Tensor):
             lead += 1
         names = tuple(name for name, value in rest.items() if isinstance(value, Tensor))
-        y = _site(
+        y = self._site(
             # Out of place of the rule it is a site all the same, so that every ReLU in autograd's
             # graph is one that was not seen.
             entry.key if here else STANDARD[func].key,
@@ -234,14 +240,13 @@ class Intercept(TorchFunctionMode):
         )
         return x.copy_(y) if in_place else y
 
+    def _site(self, *args: Any) -> Tensor:
+        if compiling():
+            # Imported while the compiler traces, since it imports the compiler (about a second).
+            from ._graph import site_in_graph
 
-def _site(*args: Any) -> Tensor:
-    if compiling():
-        # Imported while the compiler traces, since it imports the compiler (about a second).
-        from ._graph import site_in_graph
-
-        return site_in_graph(*args)  # type: ignore[no-any-return]
-    return site(*args)
+            return site_in_graph(*args)  # type: ignore[no-any-return]
+        return site(*args, scope=self.scope)
 
 
 def _ceiling(activation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:

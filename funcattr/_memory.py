@@ -37,6 +37,9 @@ def fitting(largest: Largest, args: tuple[Any, ...], limit: int) -> int:
     inputs = sum(t.numel() * t.element_size() for t in tensors)
     device = tensors[0].device if tensors else torch.device("cpu")
     count = _free_memory(device) // (2 * (8 * largest.nbytes + 2 * inputs) + 1)
+    if device.type == "cpu":
+        # glibc gives larger blocks back at once and faults them in anew, at twice the time.
+        count = min(count, 2**25 // (largest.nbytes + 1))
     return int(max(1, min(count, limit)))
 
 

@@ -8,9 +8,10 @@ derivative. `Token` tells them apart.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,10 +81,16 @@ class Activation:
                 result = rules.at(rule, x, g, lambda g: self.pull(x, g, *tensors))
             else:
                 result = rule(x, g)
-        if not isinstance(result, Tensor) or result.shape != x.shape:
-            came = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)
+        if (
+            not isinstance(result, Tensor)
+            or result.shape != x.shape
+            or not result.is_floating_point()
+        ):
+            came = repr(result)
+            if isinstance(result, Tensor):
+                came = f"shape {tuple(result.shape)}, {result.dtype}"
             raise ArgumentError(
-                f"a rule returns a tensor of the shape of x, here {tuple(x.shape)}; "
+                f"a rule returns a float tensor of the shape of x, here {tuple(x.shape)}; "
                 f"{getattr(rule, '__name__', rule)!r} returned {came}. "
                 "Write it elementwise: (x, g) -> g_in."
             )
@@ -92,25 +99,44 @@ class Activation:
         return result.masked_fill(x >= self.ceiling, 0)
 
 
+class Scope:
+    """One forward pass; its sites can be told to give their true derivative for a while."""
+
+    def __init__(self) -> None:
+        self.true = False
+        self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def using(self, true: bool) -> Iterator[None]:
+        """Within, the true derivative, or the rules."""
+        with self._lock:
+            before, self.true = self.true, true
+            try:
+                yield
+            finally:
+                self.true = before
+
+
 class Token:
     """Says which level of differentiation one site's rule belongs to.
 
     ``setup_context`` runs once per level, from the outermost (plain autograd) to the innermost.
-    ``depth`` levels were under way when the ruled function was entered; the last of these that
-    differentiates the site's input owns the rule.
+    ``depth`` levels were under way when the ruled function was entered; the rule is the last one's.
     """
 
-    __slots__ = ("count", "depth", "owner")
+    __slots__ = ("count", "depth", "scope")
 
-    def __init__(self, depth: int) -> None:
-        self.depth, self.count, self.owner = depth, 0, -1
+    def __init__(self, depth: int, scope: Scope | None = None) -> None:
+        self.depth, self.scope, self.count = depth, scope, 0
 
-    def next(self, differentiated: bool) -> int:
-        level = self.count
+    def next(self) -> int:
+        """Counts a level, and returns its number."""
         self.count += 1
-        if differentiated and level < self.depth:
-            self.owner = level
-        return level
+        return self.count - 1
+
+    def owned_by(self, level: int) -> bool:
+        """Whether the rule belongs to ``level``, and acts now."""
+        return level == self.depth - 1 and (self.scope is None or not self.scope.true)
 
 
 class _Depth(torch.autograd.Function):
@@ -124,7 +150,7 @@ class _Depth(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        inputs[1].next(False)
+        inputs[1].next()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
@@ -158,13 +184,13 @@ class Site(torch.autograd.Function):
         ctx.activation, ctx.rule, ctx.token = inputs[:3]
         ctx.save_for_backward(*inputs[3:])
         ctx.save_for_forward(*inputs[3:])
-        ctx.level = ctx.token.next(ctx.needs_input_grad[3])
+        ctx.level = ctx.token.next()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, *tensors = ctx.saved_tensors
         activation: Activation = ctx.activation
-        if ctx.token.owner == ctx.level:
+        if ctx.token.owned_by(ctx.level):
             if ctx.level == 0 and torch.is_grad_enabled() and ctx.rule is not rules.standard:
                 raise FuncattrError(
                     "create_graph=True cannot tell the rule from the true derivative that a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,15 @@ def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:
         for key, item in value.items():
             new[key] = part(item)
         return new
-    if callable(value) or not hasattr(value, "__dict__"):
+    if isinstance(value, type) or callable(value):
+        return value
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+    else:
+        names = list(getattr(value, "__dict__", ()))
+    if not names:
         return value
     other = copy.copy(value)
-    other.__dict__.update({name: part(v) for name, v in vars(value).items()})
+    for name in names:
+        object.__setattr__(other, name, part(getattr(value, name)))
     return other

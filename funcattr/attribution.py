@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from . import rules
 from ._arguments import Argnums, Chosen, check_argnums
+from ._contexts import graph_only_if, tracked
 from ._intercept import Plan
-from ._site import compiling, levels
-from ._tree import pack
-from .errors import ArgumentError, TargetError
-from .targets import Index, Target, cotangents
-from .transforms import Ruled, SiteChoice, relu_rule
+from ._linearize import forward_pass
+from .targets import Index, Target
+from .transforms import Ruled, SiteChoice, check_func, relu_rule
 
 __all__ = [
     "Attribution",
@@ -41,6 +37,7 @@ class Attribution:
     It is pure, and composes with ``torch.func`` and ``torch.compile`` in any order. ``linearize``
     does its forward pass once and for all targets:
 
+    >>> import torch
     >>> attr = gradient(torch.nn.Linear(4, 10))
     >>> out, explain = attr.linearize(torch.ones(2, 4))
     >>> out.shape, torch.vmap(explain)(torch.arange(10)).shape
@@ -90,119 +87,22 @@ def gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
 
     Simonyan et al., "Deep Inside Convolutional Networks" (2014), section 3.
 
+    >>> import torch
     >>> attr = gradient(lambda x: x**2)
     >>> attr(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), target=1)
     tensor([[0., 4.],
             [0., 8.]])
     """
-    if not callable(func):
-        raise ArgumentError(
-            f"func is a function, a module or the f of make_functional; got {func!r}."
-        )
+    check_func(func)
     check_argnums(argnums)
     ruled = func if isinstance(func, Ruled) else Ruled(func, Plan())
 
     def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
         chosen = Chosen(args, argnums)
-        tracked = _tracked((args, kwargs))
-        unpacks: list[Callable[..., Any]] = []
-
-        def forward(*floats: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-            out = ruled.run(chosen.args_with(floats), kwargs, detach=tracked)
-            tensors, unpack = pack(out)
-            differentiable = [t.is_floating_point() or t.is_complex() for t in tensors]
-            unpacks.append(_merged(unpack, differentiable))
-            outs = tuple(t for t, yes in zip(tensors, differentiable) if yes)
-            if not outs:
-                raise TargetError(
-                    f"the output, a {type(out).__name__}, holds no float tensor, so it has no "
-                    "derivative; return the scores, not what was decided by them."
-                )
-            return outs, tuple(t for t, yes in zip(tensors, differentiable) if not yes)
-
-        with _graph_only_if(tracked):
-            outs, pullback, others = _vjp(forward, chosen.floats, ruled)
-
-        def unpack(outs: Sequence[Tensor]) -> Any:
-            return unpacks[-1](outs, others)
-
-        def explain(target: Target | Index) -> Any:
-            with _graph_only_if(tracked):
-                cots = cotangents(outs, unpack, target)
-                with _no_autocast(cots):
-                    return chosen.maps(pullback(cots))
-
-        return unpack(outs), explain
+        done = forward_pass(ruled, args, kwargs, chosen)
+        return done.out, lambda target: chosen.maps(done.pull(target).inputs)
 
     return Attribution(linearize)
-
-
-def _merged(
-    unpack: Callable[[Sequence[Tensor]], Any], differentiable: list[bool]
-) -> Callable[..., Any]:
-    def merged(outs: Sequence[Tensor], others: Sequence[Tensor]) -> Any:
-        sources = {True: iter(outs), False: iter(others)}
-        return unpack([next(sources[yes]) for yes in differentiable])
-
-    return merged
-
-
-def _tracked(values: Any) -> bool:
-    """Whether somebody outside may differentiate what is computed from ``values``."""
-    if levels() > 1:
-        return True
-    return any(isinstance(v, Tensor) and v.requires_grad for v in tree_flatten(values)[0])
-
-
-def _graph_only_if(tracked: bool) -> AbstractContextManager[Any]:
-    # Without this a map would carry the graph of whatever parameters the function closes over.
-    return contextlib.nullcontext() if tracked or levels() > 1 else torch.no_grad()
-
-
-def _no_autocast(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
-    # A backward pass runs in the dtypes of its forward pass, as torch.autocast itself advises.
-    device = tensors[0].device.type
-    try:
-        on = torch.is_autocast_enabled(device)
-    except TypeError:  # before torch 2.4
-        on = torch.is_autocast_cpu_enabled() if device == "cpu" else torch.is_autocast_enabled()
-    return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
-
-
-def _vjp(
-    forward: Callable[..., tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
-    floats: list[Tensor],
-    ruled: Ruled,
-) -> tuple[tuple[Tensor, ...], Callable[..., Sequence[Tensor]], tuple[Tensor, ...]]:
-    try:
-        return torch.func.vjp(forward, *floats, has_aux=True)  # type: ignore[return-value]
-    except RuntimeError as error:
-        # An autograd.Function without setup_context, a saved-tensor hook: the model works, only
-        # not under torch.func. Plain autograd serves it as long as nothing else is transforming.
-        if "functorch" not in str(error) and "torch.func" not in str(error):
-            raise
-        if compiling() or levels() > 1:
-            raise
-    with torch.enable_grad():
-        xs = [x.detach().requires_grad_() for x in floats]
-        outs, others = forward(*xs)
-
-    def pullback(cotangents: Sequence[Tensor]) -> Sequence[Tensor]:
-        pairs = [(out, c) for out, c in zip(outs, cotangents) if out.requires_grad]
-        if not pairs:
-            return [torch.zeros_like(x) for x in xs]
-        with ruled.backward():
-            grads = torch.autograd.grad(
-                [out for out, _ in pairs],
-                xs,
-                [c for _, c in pairs],
-                retain_graph=True,
-                create_graph=levels() > 1,
-                allow_unused=True,
-            )
-        return [torch.zeros_like(x) if g is None else g for x, g in zip(xs, grads)]
-
-    return tuple(out.detach() for out in outs), pullback, others
 
 
 def saliency(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
@@ -212,6 +112,7 @@ def saliency(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
 
     Simonyan et al., "Deep Inside Convolutional Networks" (2014), section 3.1.
 
+    >>> import torch
     >>> saliency(lambda x: -(x**2))(torch.tensor([[1.0, 2.0]]), target=1)
     tensor([[0., 4.]])
     """
@@ -225,6 +126,7 @@ def input_x_gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribut
 
     Shrikumar et al., "Not Just a Black Box" (2016), section 2.
 
+    >>> import torch
     >>> input_x_gradient(lambda x: x**2)(torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[ 0., 18.]])
     """
@@ -238,12 +140,13 @@ def _derived(
 
     def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
         chosen = Chosen(args, argnums)
+        floats = [x.clone() for x in chosen.floats]  # explain stays what it is
         out, explain = attr.linearize(*args, **kwargs)
 
         def derived(target: Target | Index) -> Any:
             maps = [m for m in tree_flatten(explain(target))[0] if m is not None]
-            with _graph_only_if(_tracked((args, kwargs))):
-                return chosen.maps([f(m, x) for m, x in zip(maps, chosen.floats)])
+            with graph_only_if(tracked((args, kwargs))):
+                return chosen.maps([f(m, x) for m, x in zip(maps, floats)])
 
         return out, derived
 
@@ -274,6 +177,7 @@ def rule_backprop(
         NoSiteError: when called: no activation follows the rule, or one cannot be reached.
         ArgumentError, TargetError: as `gradient` and `relu_rule`.
 
+    >>> import torch
     >>> attr = rule_backprop(torch.relu, lambda x, g: 10 * g)
     >>> attr(torch.tensor([[-1.0, 2.0]]), target=0)
     tensor([[10.,  0.]])
@@ -294,6 +198,7 @@ def guided_backprop(
 
     Springenberg et al., "Striving for Simplicity: The All Convolutional Net" (2015), section 3.4.
 
+    >>> import torch
     >>> f = lambda x: torch.relu(x) @ torch.tensor([[1.0], [-1.0]])
     >>> guided_backprop(f)(torch.tensor([[2.0, 3.0]]), target=0)
     tensor([[1., 0.]])
@@ -314,6 +219,7 @@ def deconvnet(
 
     Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2014), section 2.1.
 
+    >>> import torch
     >>> f = lambda x: torch.relu(x) @ torch.tensor([[1.0], [-1.0]])
     >>> deconvnet(f)(torch.tensor([[-2.0, 3.0]]), target=0)
     tensor([[1., 0.]])

@@ -14,7 +14,7 @@ from ._memory import Largest, fitting
 from ._site import compiling
 from .attribution import Attribution, Explain
 from .errors import ArgumentError, TargetError
-from .targets import Index, Target, encode
+from .targets import Index, Target, as_tensor, encode
 
 __all__ = ["stream", "sweep"]
 
@@ -103,7 +103,8 @@ def stream(
         An iterator over slices of ``targets`` and their maps ``[n, ...]``, ``n <= chunk_size``.
 
     Raises:
-        TargetError, ArgumentError: as `sweep`, before the first chunk is asked for.
+        ArgumentError: as `sweep`, before the first chunk is asked for.
+        TargetError: a target has no known form, likewise; or, with its chunk, is out of range.
 
     >>> import funcattr as fa
     >>> attr = fa.gradient(torch.nn.Linear(4, 10))
@@ -131,7 +132,7 @@ class _Sweep:
             )
         self.attr, self.args, self.kwargs = attr, args, kwargs
         self.reduce = reduce
-        self.targets = torch.from_numpy(targets) if isinstance(targets, np.ndarray) else targets
+        self.targets = as_tensor(targets) if isinstance(targets, np.ndarray) else targets
         self.index = _encoded(self.targets)
         self.compile = compile and not compiling()
         if self.compile and self.index is None:
@@ -139,8 +140,9 @@ class _Sweep:
                 "compile=True needs targets of one form that are no callables; sweep them with "
                 "compile=False."
             )
-        self.chunk_size = chunk_size
-        _check_chunk_size(chunk_size)
+        self.chunk_size = _checked_chunk_size(chunk_size)
+        if reduce is not None and not callable(reduce):
+            raise ArgumentError(f"reduce is a function of one map; got {reduce!r}.")
 
     def chunks(self, progress: bool) -> Iterator[tuple[Any, Any]]:
         count = len(self.targets)
@@ -164,9 +166,7 @@ class _Sweep:
         def run(start: int, stop: int, size: int) -> Any:
             if self.index is not None:
                 return _explained(explain, self.reduce, self.index[start:stop])
-            maps = [explain(target) for target in self.targets[start:stop]]
-            if self.reduce is not None:
-                maps = [self.reduce(m) for m in maps]
+            maps = [_reduced(explain(t), self.reduce) for t in self.targets[start:stop]]
             return tree_map(lambda *ms: None if ms[0] is None else torch.stack(ms), *maps)
 
         return run, size
@@ -203,13 +203,7 @@ def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:
     specs: list[tuple[list[Any], TreeSpec]] = []
 
     def one(index: Tensor) -> list[Tensor]:
-        maps = explain(Index(index))
-        leaves, spec = tree_flatten(maps if reduce is None else reduce(maps))
-        if reduce is not None and not all(isinstance(leaf, Tensor) for leaf in leaves):
-            came = ", ".join(type(leaf).__name__ for leaf in leaves)
-            raise ArgumentError(
-                f"reduce returns a tensor, or a pytree of tensors; got {came}. Leave out .item()."
-            )
+        leaves, spec = tree_flatten(_reduced(explain(Index(index)), reduce))
         specs.append((leaves, spec))
         return [leaf for leaf in leaves if leaf is not None]
 
@@ -218,9 +212,22 @@ def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:
     return tree_unflatten([leaf if leaf is None else next(tensors) for leaf in leaves], spec)
 
 
+def _reduced(maps: Any, reduce: Reduce | None) -> Any:
+    if reduce is None:
+        return maps
+    reduced = reduce(maps)
+    leaves = tree_flatten(reduced)[0]
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        came = ", ".join(type(leaf).__name__ for leaf in leaves)
+        raise ArgumentError(
+            f"reduce returns a tensor, or a pytree of tensors; got {came}. Leave out .item()."
+        )
+    return reduced
+
+
 def _encoded(targets: Any) -> Tensor | None:
     """All targets as one tensor, or None where they are callables or of several shapes."""
-    if not (isinstance(targets, Tensor) or hasattr(targets, "__getitem__")):
+    if not isinstance(targets, (Tensor, Sequence)) or isinstance(targets, str):
         raise TargetError(
             f"targets is a sequence, a range or an integer tensor; got {type(targets).__name__}. "
             "For a single target call the attribution itself."
@@ -235,18 +242,21 @@ def _encoded(targets: Any) -> Tensor | None:
     if isinstance(targets, (range, Tensor)):
         tensor = torch.as_tensor(targets)
         encode(tensor[0])  # its dtype
-        return tensor.reshape(len(tensor), -1, 1).squeeze(1) if tensor.shape[1:] != (1,) else tensor
+        rows = tensor.long().reshape(len(tensor), -1)
+        # A row is one int for all examples, or one per example.
+        return rows if rows.shape[1] == 1 else rows.unsqueeze(-1)
     encoded = [encode(target) for target in targets]
     if any(e is None or e.shape != encoded[0].shape for e in encoded):  # type: ignore[union-attr]
         return None
     return torch.stack(encoded)  # type: ignore[arg-type]
 
 
-def _check_chunk_size(size: ChunkSize) -> None:
-    if size is None or size == "auto":
-        return
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+def _checked_chunk_size(size: ChunkSize) -> ChunkSize:
+    if size is None or (isinstance(size, str) and size == "auto"):
+        return size
+    if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
         raise ArgumentError(f"chunk_size is a positive int, None or 'auto'; got {size!r}.")
+    return int(size)
 
 
 class _Quiet:

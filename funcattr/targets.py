@@ -51,7 +51,7 @@ def encode(target: Target, device: torch.device | None = None) -> Tensor | None:
     if target is None or (callable(target) and not isinstance(target, Tensor)):
         return None
     if isinstance(target, np.ndarray):
-        target = torch.from_numpy(target)
+        target = as_tensor(target)
     if isinstance(target, Tensor):
         if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
             raise TargetError(
@@ -64,13 +64,13 @@ def encode(target: Target, device: torch.device | None = None) -> Tensor | None:
                 f"{tuple(target.shape)}. For an index of several dims pass a tuple, or a list of "
                 "tuples with one per example."
             )
-        target = target.to(device)
+        target = target.to(device, torch.long)
         return target.reshape(1) if target.numel() == 1 else target.unsqueeze(-1)
     if isinstance(target, tuple):
         return _stack([_integer(t, target) for t in target], device, target)
     if isinstance(target, list):
         if not target:
-            raise TargetError("the target is an empty list; expected one entry per example.")
+            return torch.empty(0, 1, dtype=torch.long, device=device)  # for an empty batch
         rows = [t if isinstance(t, tuple) else (t,) for t in target]
         if len({len(row) for row in rows}) > 1:
             raise TargetError(f"the tuples of a target list have one length; got {target!r}.")
@@ -79,11 +79,18 @@ def encode(target: Target, device: torch.device | None = None) -> Tensor | None:
     return _stack([_integer(target, target)], device, target)
 
 
+def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """An array of integers as a tensor."""
+    if array.dtype.kind not in "iu":
+        raise TargetError(f"an array of targets holds integers; got dtype {array.dtype}.")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
+
+
 def _stack(values: list[int | Tensor], device: torch.device | None, target: Any) -> Tensor:
     if not values:
         raise TargetError(f"a target tuple has at least one index; got {target!r}.")
     if any(isinstance(v, Tensor) for v in values):
-        return torch.stack([torch.as_tensor(v, device=device).reshape(()) for v in values])
+        return torch.stack([torch.as_tensor(v, device=device).reshape(()).long() for v in values])
     return torch.tensor(values, device=device)
 
 

@@ -1,16 +1,16 @@
-"""Transforms of a function: `relu_rule`, and the report of what it replaces, `sites`."""
+"""Transforms of a function: `relu_rule` and `layer_output`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from . import rules
+from ._clone import Wraps
 from ._intercept import (
     ACTIVATIONS,
     RELU_ENTRIES,
@@ -22,11 +22,13 @@ from ._intercept import (
     Plan,
     entries,
 )
-from ._site import compiling, levels
-from .errors import ArgumentError, NoSiteError, nearest
-from .functional import call, module_of
+from ._site import Scope, compiling, levels
+from ._taps import Layer, Tapped, Taps, tapped
+from ._unseen import refuse_none, refuse_unseen
+from .errors import ArgumentError, nearest
+from .functional import Inside, call, module_of
 
-__all__ = ["Sites", "relu_rule", "sites"]
+__all__ = ["layer_output", "relu_rule"]
 
 Rules = Mapping[Callable[..., Any], rules.Rule]
 SiteChoice = str | Iterable[str] | Rules | Callable[[str], bool]
@@ -42,6 +44,10 @@ class Ruled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(args, kwargs)
 
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(getattr(self.func, "forward", self.func))
+
     def run(
         self,
         args: tuple[Any, ...],
@@ -49,98 +55,28 @@ class Ruled:
         *,
         detach: bool = False,
         met: list[Met] | None = None,
+        scope: Scope | None = None,
+        taps: Taps | None = None,
     ) -> Any:
-        """The call. ``detach`` cuts a module off from its own parameters; ``met``, where given,
-        collects every activation of the forward pass.
+        """The call.
+
+        ``detach`` cuts a module off from its own parameters; ``met``, where given, collects every
+        activation of the forward pass; ``scope`` can tell its sites to give their true derivative.
         """
         path = [""] if self.plan.where is not None or not compiling() else None
-        mode = Intercept(self.plan, levels(), path, met)
-        out = call(self.func, args, kwargs, mode=mode, detach=detach, path=path)
+        mode = Intercept(self.plan, levels(), path, met, scope)
+        wraps = taps.wraps() if taps is not None else ()
+        out = call(self.func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
         if self.plan.require_match:
             if not compiling():
-                self._refuse_unseen(out)
+                refuse_unseen(self.func, self.plan, out)
             if not mode.matched:
-                self._refuse_none(mode.others)
+                refuse_none(self.func, self.plan, mode.others)
         return out
 
-    def backward(self) -> Intercept:
-        """For a backward pass that repeats parts of the forward pass (checkpointing)."""
+    def repeating(self) -> Intercept:
+        """For a backward pass that may repeat parts of the forward pass."""
         return Intercept(replace(self.plan, where=None, require_match=False), levels())
-
-    def _refuse_none(self, others: list[str]) -> None:
-        names = sorted({entry.spelling.activation for entry in self.plan.entries.values()})
-        seen = f"it met {', '.join(sorted(set(others)))}" if others else "it met no activation"
-        raise NoSiteError(
-            f"the forward pass of {_name(self.func)} met none of the activations that the rule is "
-            f"for ({', '.join(names)}"
-            f"{', where the predicate holds' if self.plan.where is not None else ''}); {seen}. "
-            "Name other activations in sites=..., or pass require_match=False to take the plain "
-            "gradient. funcattr.sites(func, *args) lists what a forward pass meets."
-        )
-
-    def _refuse_unseen(self, out: Any) -> None:
-        """Raises where the forward pass ran an activation of the plan unseen."""
-        names = {entry.spelling.activation for entry in self.plan.entries.values()}
-        way_out = (
-            "Use the Python module in its place (before torch.jit.script or torch.jit.trace), or "
-            "pass require_match=False to differentiate through it as it is."
-        )
-        model = module_of(self.func)
-        for path, module in model.named_modules() if model is not None else ():
-            if self.plan.where is None or self.plan.where(path):
-                found = sorted(names & set(_scripted(module)))
-                if found:
-                    raise NoSiteError(
-                        f"{path or 'the model'!r} is TorchScript and runs its own "
-                        f"{', '.join(found)}, where no rule can reach. {way_out}"
-                    )
-        unseen = _unseen(out, names)
-        if unseen:
-            raise NoSiteError(
-                f"the forward pass of {_name(self.func)} has {unseen} in autograd's graph, which "
-                "no Python call made: a TorchScript or compiled function, where no rule can "
-                f"reach. {way_out}"
-            )
-
-
-def _name(func: Callable[..., Any]) -> str:
-    return getattr(func, "__name__", None) or type(module_of(func) or func).__name__
-
-
-def _scripted(module: torch.nn.Module) -> list[str]:
-    """The activations in the graph of a TorchScript module."""
-    if not isinstance(module, torch.jit.ScriptModule):
-        return []
-    graph = str(module.inlined_graph)
-    return [n for n in ACTIVATIONS if f"aten::{n}(" in graph or f"aten::{n}_(" in graph]
-
-
-def _unseen(out: Any, names: set[str]) -> str | None:
-    """The name of a node in the graph behind ``out`` that stands for an activation of ``names``.
-
-    The activations that a mode sees are sites, which leave a node of their own.
-    """
-    todo = [t.grad_fn for t in tree_flatten(out)[0] if isinstance(t, Tensor)]
-    done = set(todo)
-    nodes = {f"{name.title().replace('_', '')}Backward0" for name in names if name != "elu"}
-    while todo:
-        node = todo.pop()
-        if node is None:
-            continue
-        name = node.name()
-        if "CompiledFunction" in name or "DifferentiableGraph" in name or name in nodes:
-            return name
-        if (
-            name == "HardtanhBackward0"
-            and getattr(node, "_saved_min_val", None) == 0
-            and "relu6" in names
-        ):
-            return name
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in done:
-                done.add(parent)
-                todo.append(parent)
-    return None
 
 
 def relu_rule(
@@ -179,6 +115,7 @@ def relu_rule(
         NoSiteError: when called, with ``require_match``: the forward pass met no such activation,
             or one is out of reach (TorchScript, ``nn.RNN(nonlinearity="relu")``).
 
+    >>> import torch
     >>> f = lambda x: torch.relu(x @ torch.tensor([[1.0], [-1.0]])).sum()
     >>> x = torch.tensor([[2.0, 1.0]])
     >>> torch.func.grad(relu_rule(lambda x: -f(x), rules.deconvnet))(x)
@@ -186,14 +123,16 @@ def relu_rule(
     >>> torch.func.grad(relu_rule(lambda x: -f(x), rules.standard))(x)
     tensor([[-1.,  1.]])
     """
-    if not callable(func):
-        raise ArgumentError(
-            f"func is a function, a module or the f of make_functional; got {func!r}."
-        )
+    check_func(func)
     if not callable(rule):
         raise ArgumentError(f"rule is a function (x, g) -> g_in; got {rule!r}.")
     where: Callable[[str], bool] | None = None
     if callable(sites) and not isinstance(sites, (str, Mapping)):
+        if isinstance(sites, type) or sites in SPELLINGS:
+            raise ArgumentError(
+                f"sites names activations ('relu'), maps functions to rules, or is a predicate on "
+                f"module paths; got {sites!r}."
+            )
         where, sites = sites, "relu"
         if module_of(func) is None:
             raise ArgumentError(
@@ -203,9 +142,21 @@ def relu_rule(
     return Ruled(func, Plan(_entries(sites, rule), where, require_match))
 
 
+def check_func(func: Any) -> None:
+    """Raises where ``func`` cannot be a model or a function."""
+    if not callable(func) or isinstance(func, type) or hasattr(func, "linearize"):
+        hint = {True: " Pass an instance of the class."}.get(isinstance(func, type), "")
+        hint = " It is an attribution already." if hasattr(func, "linearize") else hint
+        raise ArgumentError(
+            f"func is a function, a module or the f of make_functional; got {func!r}.{hint}"
+        )
+
+
 def _entries(sites: Any, rule: rules.Rule) -> Mapping[Callable[..., Any], Entry]:
-    if isinstance(sites, str) and sites == "relu" and rule in RELU_ENTRIES:
-        return RELU_ENTRIES[rule]
+    if isinstance(sites, str) and sites == "relu":
+        for named, table in RELU_ENTRIES.items():
+            if named is rule:
+                return table
     if compiling():
         raise ArgumentError(
             "with a rule or sites of your own, call relu_rule (rule_backprop, guided_backprop) "
@@ -222,15 +173,25 @@ def _choice(
     others: dict[Callable[..., Any], rules.Rule] = {}
     if isinstance(sites, Mapping):
         for func, own in sites.items():
-            if not callable(func) or not callable(own):
+            if not callable(func) or isinstance(func, type) or not callable(own):
                 raise ArgumentError(
                     f"a mapping in sites is from torch functions to rules; got {func!r}: {own!r}."
+                )
+            if func not in SPELLINGS and getattr(func, "__name__", "").endswith("_"):
+                raise ArgumentError(
+                    f"{func!r} works in place, which only activations may "
+                    f"({', '.join(ACTIVATIONS)}); use the function that returns its result."
                 )
             if func in SPELLINGS:
                 names[SPELLINGS[func].activation] = own
             else:
                 others[func] = own
         return names, others
+    if not isinstance(sites, Iterable):
+        raise ArgumentError(
+            f"sites names activations ('relu'), maps functions to rules, or is a predicate on "
+            f"module paths; got {sites!r}."
+        )
     for name in (sites,) if isinstance(sites, str) else sites:
         if name not in ACTIVATIONS:
             raise ArgumentError(
@@ -242,70 +203,74 @@ def _choice(
     return names, others
 
 
-@dataclass(frozen=True)
-class Sites:
-    """The activations of one forward pass, in order; prints as a table.
+def layer_output(
+    model: Callable[..., Any], layer: Layer | Sequence[Layer], *, at_input: bool = False
+) -> Callable[..., Any]:
+    """The activation of a layer as a pure function of what the model is called with.
 
-    Each row of ``met`` has the fields ``activation``, ``spelling``, ``path`` (of the module whose
-    ``forward`` makes the call; empty where it is not known), ``shape`` (of the input) and
-    ``replaced`` (whether a rule acts there).
-    """
-
-    met: tuple[Met, ...]
-
-    def __iter__(self) -> Iterator[Met]:
-        return iter(self.met)
-
-    def __len__(self) -> int:
-        return len(self.met)
-
-    def __getitem__(self, index: int) -> Met:
-        return self.met[index]
-
-    def __str__(self) -> str:
-        head = ("activation", "spelling", "path", "shape", "rule")
-        rows = [
-            (m.activation, m.spelling, m.path or "-", "x".join(map(str, m.shape)), _YES[m.replaced])
-            for m in self.met
-        ]
-        widths = [max(map(len, column)) for column in zip(head, *rows)]
-        lines = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
-            for row in (head, *rows)
-        ]
-        count = sum(m.replaced for m in self.met)
-        return "\n".join([*lines, f"{count} of {len(self.met)} activations follow the rule"])
-
-
-_YES = {True: "yes", False: "no"}
-
-
-def sites(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Sites:
-    """What `relu_rule` meets: every activation of one forward pass, and whether a rule acts there.
+    Every attribution of it explains a neuron, and a callable target several at once.
 
     Args:
-        func: a model or function (then as `relu_rule` takes it by default), or what `relu_rule`
-            returned.
-        *args: what ``func`` is called with; changed as little as by any other call here.
-        **kwargs: likewise.
+        model: an ``nn.Module``, the ``f`` of `make_functional`, or what `relu_rule` returned.
+        layer: a dotted path (``"layer3.0.relu"``), or the module itself. Where it is called more
+            than once, the last call; ``"layer3.0.relu:0"`` names another. Or a list of layers.
+        at_input: whether it is what goes into the layer instead.
 
     Returns:
-        A `Sites`: a sequence of rows that prints as a table. An activation inside of TorchScript
-        or of a compiled kernel that no rule can reach has a row of its own where it can be known.
+        A callable with the signature of ``model`` that returns the activation: a tensor, a tuple
+        where the layer has several, a list for a list of layers.
 
-    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.GELU())
-    >>> print(sites(model, torch.ones(1, 2)))
-    activation  spelling            path  shape  rule
-    relu        nn.functional.relu  1     1x3    yes
-    gelu        nn.functional.gelu  2     1x3    no
-    1 of 2 activations follow the rule
+    Raises:
+        LayerError: the model has no such layer; when called: the layer does not run, or has no
+            float tensor.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> layer_output(model, "1")(torch.ones(5, 3)).shape
+    torch.Size([5, 4])
     """
-    ruled = func if isinstance(func, Ruled) else Ruled(func, Plan(RELU_ENTRIES[rules.guided]))
-    met: list[Met] = []
-    plan = replace(ruled.plan, require_match=False)
-    with torch.no_grad():
-        Ruled(ruled.func, plan).run(args, kwargs, met=met)
-    model = module_of(ruled.func)
-    for path, module in model.named_modules() if model is not None else ():
-        met += [Met(name, "TorchScript", path, (), False) for name in _scripted(module)]
-    return Sites(tuple(met))
+    many = isinstance(layer, (list, tuple))
+    layers: tuple[Layer, ...] = tuple(layer) if many else (layer,)  # type: ignore[arg-type, assignment]
+    function = LayerOutput(model, layers, many, at_input)
+    function.tapped()
+    return function
+
+
+@dataclass(eq=False)
+class LayerOutput(Inside):
+    """The activations of layers, as a function."""
+
+    func: Callable[..., Any]
+    layers: tuple[Layer, ...]
+    many: bool
+    at_input: bool
+
+    def tapped(self) -> list[Tapped]:
+        """The layers, as the model is now."""
+        return [tapped(self.func, layer) for layer in self.layers]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.call(args, kwargs, mode=Intercept(Plan(), levels()))
+
+    def call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, wraps: Wraps = (), **how: Any
+    ) -> Any:
+        layers = self.tapped()
+        found: list[dict[int, list[Tensor]]] = [{} for _ in layers]
+
+        def visit(i: int, number: int, tensors: list[Tensor]) -> list[Tensor]:
+            if layers[i].occurrence < 0:
+                found[i].clear()
+            if layers[i].occurrence in (-1, number):
+                found[i][number] = [t.clone() for t in tensors]  # the model may write to them
+            return tensors
+
+        taps = Taps(layers, self.at_input, visit)
+        call(self.func, args, kwargs, wraps=(*wraps, *taps.wraps()), **how)
+        acts = [one_or_tuple(f[number]) for f, number in zip(found, taps.check())]
+        return acts if self.many else acts[0]
+
+
+def one_or_tuple(values: Sequence[Any]) -> Any:
+    """What stands for the tensors of one layer: the only one, or a tuple of several."""
+    return values[0] if len(values) == 1 else tuple(values)

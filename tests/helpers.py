@@ -57,12 +57,23 @@ METHODS = {
     "guided_backprop": fa.guided_backprop,
     "deconvnet": fa.deconvnet,
     "rule_backprop": lambda f, argnums=0: fa.rule_backprop(f, doubled, argnums),
+    "layer_gradient_x_activation": lambda f, argnums=0: fa.layer_gradient_x_activation(f, "norm"),
+    "layer_input": lambda f, argnums=0: fa.layer_gradient_x_activation(
+        f, "same:0", attribute_to_layer_input=True
+    ),
+    "grad_cam": lambda f, argnums=0: fa.grad_cam(f, "same:0", relu=False),
+    "guided_grad_cam": lambda f, argnums=0: fa.guided_grad_cam(f, "relu:0", argnums=argnums),
+    "neuron": lambda f, argnums=0: fa.guided_backprop(fa.layer_output(f, "head"), argnums),
     "guided_tanh": lambda f, argnums=0: fa.guided_backprop(f, argnums, sites=("relu", "tanh")),
 }
 
+AT_A_LAYER = {"layer_gradient_x_activation", "layer_input", "grad_cam", "guided_grad_cam", "neuron"}
+
 
 def direction(x, seed=2):
-    return torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
+    """Fixed numbers of the shape of ``x``, that a compiler can trace."""
+    steps = torch.arange(x.numel(), dtype=x.dtype, device=x.device)
+    return torch.cos((1.7 + seed) * steps + seed).reshape(x.shape)
 
 
 def snapshot(model):

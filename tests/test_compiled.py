@@ -1,5 +1,7 @@
 """torch.compile: no graph break, as few compilations as promised, code equal to eager."""
 
+import types
+
 import pytest
 import torch
 from helpers import METHODS, assert_close, doubled, tiny, tiny_input
@@ -99,3 +101,16 @@ def test_two_rules_do_not_share_code():
         attr = fa.rule_backprop(model, rule)
         compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
         assert_close(compiled(X, target=torch.tensor(1)), attr(X, target=1), 1e-10)
+
+
+def test_a_forward_of_the_instance_stays():
+    model = tiny()
+    model.head.forward = types.MethodType(
+        lambda self, x: x.new_ones(len(x), 4) * x.sum(), model.head
+    )
+    before = model(X)
+    attr = fa.guided_backprop(model, sites=lambda path: path == "relu")
+    expected = attr(X, target=1)
+    compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(X, target=torch.tensor(1)), expected, 1e-10)
+    assert torch.equal(model(X), before)

@@ -1,13 +1,20 @@
 """Nothing of the user's is changed, on success, error or interrupt; and models as they come."""
 
+import functools
+import gc
 import itertools
 import threading
+import warnings
+import weakref
+from collections import OrderedDict, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import (
+    AT_A_LAYER,
     METHODS,
     Tiny,
     assert_close,
@@ -83,9 +90,10 @@ def test_an_error_or_interrupt_in_the_rule():
 
 def test_results_carry_no_graph_unless_asked():
     model = tiny()
-    for method in METHODS.values():
+    for name, method in METHODS.items():
         assert not method(model)(X, target=1).requires_grad
-        assert not method(lambda x: model(x))(X, target=1).requires_grad
+        if name not in AT_A_LAYER:
+            assert not method(lambda x: model(x))(X, target=1).requires_grad
         assert not fa.sweep(method(model), X, targets=[1, 2]).requires_grad
         out, explain = method(model).linearize(X)
         assert not out.requires_grad
@@ -326,3 +334,151 @@ def test_dropout_draws_from_the_generator_as_the_model_does():
     expected = model(x)
     torch.manual_seed(5)
     assert torch.equal(fa.relu_rule(model)(x), expected)
+
+
+def test_explain_stays_what_it_is_when_the_input_changes():
+    x = X.clone()
+    for method in METHODS.values():
+        _, explain = method(tiny()).linearize(x)
+        before = explain(1)
+        x.zero_()
+        assert torch.equal(explain(1), before)
+        x.copy_(X)
+
+
+class Indirect(nn.Module):
+    """Reaches its submodule in ways that a module tree does not know."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.lin = lin = nn.Linear(4, 4).double()
+        self.also = {
+            "closure": lambda x: lin(x),
+            "ordered": OrderedDict(run=lin),
+            "object": SimpleNamespace(run=lin),
+            "queue": deque([lin], maxlen=1),
+            "partial": functools.partial(F.linear, weight=lin.weight),
+            "method": lin.forward,
+        }[how]
+        if how == "partial":
+            self.lin.bias = None
+
+    def forward(self, x):
+        f = self.also
+        f = f["run"] if isinstance(f, dict) else getattr(f, "run", f)
+        return F.relu((f[0] if isinstance(f, deque) else f)(x))
+
+
+@pytest.mark.parametrize("how", ["closure", "ordered", "object", "queue", "partial", "method"])
+def test_parameters_reach_modules_that_are_referred_to_indirectly(how):
+    model, other = Indirect(how), Indirect(how)
+    f, params = fa.make_functional(model)
+    theirs = {name: p.detach() for name, p in other.named_parameters()}
+    x = torch.randn(2, 4, dtype=torch.float64)
+    assert_close(f(theirs, x), other(x))
+    slope = torch.func.grad(lambda p: f(p, x).sum())(params)["lin.weight"]
+    bias = 0 if how == "partial" else params["lin.bias"]
+    alive = (F.linear(x, params["lin.weight"]) + bias > 0).double()
+    assert_close(slope, alive.T @ x)
+
+
+def test_a_hook_that_is_a_method_of_the_model_sees_the_parameters():
+    class Hooked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 4).double()
+            self.lin.register_forward_hook(self.twice)
+
+        def twice(self, module, args, out):
+            return out + self.lin.bias
+
+        def forward(self, x):
+            return F.relu(self.lin(x))
+
+    model, other = Hooked(), Hooked()
+    f, _ = fa.make_functional(model)
+    x = torch.randn(2, 4, dtype=torch.float64)
+    assert_close(f({n: p.detach() for n, p in other.named_parameters()}, x), other(x))
+
+
+class Writing(nn.Module):
+    """Writes to itself in every way, in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4).double()
+        self.register_buffer("count", torch.zeros(()))
+        self.plain = torch.zeros(())
+        self.queue, self.logs = deque(maxlen=3), defaultdict(list)
+
+    def forward(self, x):
+        self.count.add_(1)
+        self.plain += 1
+        self.queue.append(x)
+        self.logs["x"].append(x)
+        self.last = x
+        return F.relu(self.lin(x))
+
+
+def test_a_model_that_writes_to_itself():
+    model = Writing().eval()
+    f, params = fa.make_functional(model)
+    x = torch.randn(2, 4, dtype=torch.float64)
+    expected = rule_gradient(model, x, 1, "guided")
+    before = snapshot(model)
+    assert_close(fa.guided_backprop(model)(x, target=1), expected)
+    f(params, x), fa.relu_rule(model)(x), fa.sites(model, x)
+    assert_close(fa.guided_backprop(f, argnums=1)(params, x, target=1), expected)
+    assert_unchanged(model, before)
+    assert float(model.plain) == 0
+    assert len(model.queue) == len(model.logs) == 0
+    assert float(params["count"]) == 0
+
+
+def test_no_activation_waits_for_the_collector():
+    model, alive = Writing().eval(), []
+    model.lin.register_forward_hook(lambda m, args, out: alive.append(weakref.ref(out)))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            fa.guided_backprop(model)(torch.randn(2, 4, dtype=torch.float64), target=1)
+        assert len(alive) == 3
+        assert all(ref() is None for ref in alive)
+    finally:
+        gc.enable()
+
+
+def test_a_lazy_model_is_refused_and_stays_as_it_was():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(nn.LazyLinear(4), nn.ReLU())
+    with pytest.raises(fa.ArgumentError, match="run the model once"):
+        fa.guided_backprop(model)(torch.randn(2, 3), target=0)
+    assert model(torch.randn(2, 3)).shape == (2, 4)
+    assert fa.guided_backprop(model)(torch.randn(2, 3), target=0).shape == (2, 3)
+
+
+def test_torchscript_parameters_cannot_be_replaced():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = torch.jit.script(nn.Linear(3, 2))
+    f, params = fa.make_functional(model)
+    with pytest.raises(fa.ArgumentError, match="TorchScript"):
+        f(params, torch.ones(1, 3))
+
+
+def test_an_old_style_function_refuses_a_tracked_input():
+    f = lambda x: torch.relu(Square.apply(x))
+    x = torch.randn(2, 4).requires_grad_()
+    with pytest.raises(fa.FuncattrError, match="Detach it"):
+        fa.guided_backprop(f)(x, target=1)
+
+
+def test_an_old_style_function_draws_random_numbers_once():
+    f = lambda x: torch.relu(Square.apply(F.dropout(x, 0.5)))
+    x = torch.randn(2, 40)
+    torch.manual_seed(3)
+    expected = f(x)
+    torch.manual_seed(3)
+    assert torch.equal(fa.gradient(f).linearize(x)[0], expected)

@@ -1,6 +1,7 @@
 """Nothing silent: what cannot follow the rule is an error, or the right answer; and the report."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -47,6 +48,15 @@ def test_a_scripted_function_is_an_error_among_visible_sites_too():
     for _ in range(3):  # TorchScript optimises after a few calls, and looks different then
         with pytest.raises(fa.NoSiteError, match="autograd's graph"):
             fa.guided_backprop(lambda x: scripted_function(torch.relu(x)))(X, target=1)
+
+
+def test_a_scripted_function_is_seen_under_vmap_and_behind_an_output_object():
+    f = lambda x: scripted_function(torch.relu(x))
+    with pytest.raises(fa.NoSiteError, match="autograd's graph"):
+        torch.func.grad(lambda x: torch.vmap(fa.relu_rule(f))(x).sum())(X)
+    attr = fa.guided_backprop(lambda x: SimpleNamespace(logits=f(x)))
+    with pytest.raises(fa.NoSiteError, match="autograd's graph"):
+        attr(X, target=lambda out: out.logits[:, 0])
 
 
 def test_torchscript_without_a_relu_is_no_obstacle():
@@ -191,6 +201,19 @@ BAD = {
     "sites list": (lambda: fa.relu_rule(net(), sites=["relu", 3]), "got 3"),
     "sites mapping": (lambda: fa.relu_rule(net(), sites={"relu": fa.rules.guided}), "from torch"),
     "predicate": (lambda: fa.relu_rule(torch.relu, sites=lambda p: True), "has none"),
+    "no sites": (lambda: fa.relu_rule(net(), sites=None), "got None"),
+    "function for sites": (lambda: fa.relu_rule(net(), sites=F.relu), "sites names activations"),
+    "class for sites": (lambda: fa.relu_rule(net(), sites=nn.GELU), "sites names activations"),
+    "class in sites": (lambda: fa.relu_rule(net(), sites={nn.ReLU: fa.rules.guided}), "from torch"),
+    "in place": (lambda: fa.relu_rule(net(), sites={torch.sin_: fa.rules.guided}), "in place"),
+    "a class": (lambda: fa.guided_backprop(nn.ReLU), "instance"),
+    "an attribution": (lambda: fa.gradient(fa.gradient(net())), "attribution already"),
+    "report": (lambda: fa.sites(3), "func is a function"),
+    "parameter shape": (
+        lambda: fa.make_functional(net())[0]({"0.weight": X}, X),
+        r"shape \(4, 4\); got \(2, 4\)",
+    ),
+    "parameter type": (lambda: fa.make_functional(net())[0]({"0.weight": 3}, X), "int"),
     "argnums type": (lambda: fa.gradient(net(), argnums="x"), "argnums is an int"),
     "argnums range": (lambda: fa.gradient(net(), argnums=1)(X, target=1), "1 positional"),
     "argnums twice": (lambda: fa.gradient(net(), argnums=(0, -1))(X, target=1), "once"),
@@ -198,7 +221,7 @@ BAD = {
     "no tensor": (lambda: fa.gradient(net())([1.0], target=1), "a float"),
     "rule's shape": (
         lambda: fa.rule_backprop(net(), lambda x, g: g.sum())(X, target=1),
-        r"shape of x, here \(2, 4\).*returned shape \(\)",
+        r"shape of x, here \(2, 4\).*returned shape \(\), torch.float32",
     ),
     "rule's type": (lambda: fa.rule_backprop(net(), lambda x, g: None)(X, target=1), "None"),
     "parameters": (lambda: fa.make_functional(net())[0](X), "parameters first"),

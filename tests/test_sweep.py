@@ -1,5 +1,6 @@
 """A sweep is the loop, for any targets and chunks; one forward pass; memory of a chunk."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import METHODS, assert_close, tiny, tiny_input
@@ -16,7 +17,8 @@ TARGETS = {
     "list": [3, 0, -1],
     "tuple": (1, 2),
     "tensor": torch.tensor([1, 3, 0]),
-    "array": torch.tensor([1, 3]).numpy(),
+    "array": np.array([1, 3])[::-1],
+    "small integers": torch.tensor([1, 3], dtype=torch.uint8),
     "tuples": [(0,), (3,)],
     "per example": [[0, 1], [2, 3], [1, 1]],
     "per example tensor": torch.tensor([[0, 1], [2, 3]]),
@@ -31,7 +33,7 @@ def loop(attr, targets):
     return torch.stack([attr(X, target=t) for t in targets])
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1, 2, 100, "auto"])
+@pytest.mark.parametrize("chunk_size", [None, 1, 2, np.int64(100), "auto"])
 @pytest.mark.parametrize("targets", TARGETS)
 def test_equals_the_loop(targets, chunk_size):
     attr, targets = ATTRS["guided_backprop"], TARGETS[targets]
@@ -108,6 +110,15 @@ WRONG = {
     "chunk_size -1": (dict(targets=[0], chunk_size=-1), fa.ArgumentError, "got -1"),
     "chunk_size word": (dict(targets=[0], chunk_size="big"), fa.ArgumentError, "'auto'"),
     "chunk_size float": (dict(targets=[0], chunk_size=2.0), fa.ArgumentError, "got 2.0"),
+    "words": (dict(targets=np.array(["a"])), fa.TargetError, "holds integers"),
+    "a word": (dict(targets="ab"), fa.TargetError, "got str"),
+    "a dict": (dict(targets={1: 2}), fa.TargetError, "got dict"),
+    "reduce by name": (dict(targets=[0], reduce="sum"), fa.ArgumentError, "function of one map"),
+    "reduce of a loop": (
+        dict(targets=[lambda o: o[:, 0]], reduce=lambda m: m.sum().item()),
+        fa.ArgumentError,
+        "item",
+    ),
     "reduce": (dict(targets=[0], reduce=lambda m: 1.0), fa.ArgumentError, "tensor"),
 }
 

@@ -1,5 +1,6 @@
 """Every form of target against indexing by hand, and every wrong one against its error."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,6 +50,7 @@ FORMS = {
     "list": (flat, [0, 3, -1], rows([0, 3, -1])),
     "tensor": (flat, torch.tensor([0, 3, -1]), rows([0, 3, -1])),
     "array": (flat, np.array([0, 3, 1]), rows([0, 3, 1])),
+    "small integers": (flat, torch.tensor([1, 0, 1], dtype=torch.uint8), rows([1, 0, 1])),
     "list of more dims": (deep, [0, 1, 1], rows([0, 1, 1])),
     "list of tuples": (
         deep,
@@ -127,7 +129,7 @@ BAD = {
     "2-d tensor": (flat, torch.tensor([[0, 1]]), "list of tuples"),
     "length of a list": (flat, [0, 1], "has 3 of them"),
     "length of a tensor": (flat, torch.tensor([0, 1]), "got 2"),
-    "empty list": (flat, [], "empty"),
+    "empty list": (flat, [], "got 0"),
     "empty tuple": (flat, (), "at least one"),
     "ragged": (flat, [(0,), (1, 2), (0,)], "one length"),
     "too many dims": (flat, (1, 2), "2 indices"),
@@ -150,3 +152,18 @@ def test_wrong_targets(name):
 def test_out_of_range_under_vmap_is_an_error_too():
     with pytest.raises(fa.TargetError, match="lies in"):
         vmap(lambda t: fa.gradient(flat)(X, target=t))(torch.tensor([0, 7]))
+
+
+def test_an_empty_batch():
+    assert fa.gradient(flat)(X[:0], target=[]).shape == (0, 5)
+
+
+def test_dataclasses_with_slots():
+    @dataclass(slots=True)
+    class Out:
+        logits: torch.Tensor
+        more: list
+
+    f = lambda x: Out(flat(x), [deep(x)])
+    come = fa.gradient(f)(X, target=lambda o: o.logits[:, 1] + o.more[0][:, 0, 0, 0])
+    assert_close(come, by_hand(f, lambda o: o.logits[:, 1] + o.more[0][:, 0, 0, 0]))

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -70,7 +71,8 @@ def load() -> Crepe:
 def tone(hertz: float, harmonics: int = 5) -> Tensor:
     """A tone with overtones that fade as 1/k, standardised for the network: ``[1, 1024]``."""
     t = torch.arange(SAMPLES, dtype=torch.float64) / RATE
-    x = sum(torch.sin(2 * math.pi * k * hertz * t) / k for k in range(1, harmonics + 1))
+    k = torch.arange(1, harmonics + 1)[:, None]
+    x = (torch.sin(2 * math.pi * k * hertz * t) / k).sum(0)
     return ((x - x.mean()) / x.std(correction=0)).float()[None]
 
 
@@ -141,11 +143,11 @@ def draw(x: Tensor, activation: Tensor, maps: Tensor, path: Path, hertz: float) 
         gridspec_kw={"width_ratios": (5, 1), "height_ratios": (1, 4)},
     )
     wave, corner, picture, bars = axes.flat
-    wave.plot(torch.arange(SAMPLES) * 1000 / RATE, x, color="0.2", linewidth=0.8)
+    wave.plot(np.arange(SAMPLES) * 1000 / RATE, x.numpy(), color="0.2", linewidth=0.8)
     wave.set_title(f"CREPE on a tone of {hertz:.0f} Hz, guided backpropagation of every pitch bin")
     wave.set_ylabel("sound")
     picture.imshow(
-        scaled,
+        scaled.numpy(),
         aspect="auto",
         origin="lower",
         cmap="RdBu_r",
@@ -157,7 +159,7 @@ def draw(x: Tensor, activation: Tensor, maps: Tensor, path: Path, hertz: float) 
     picture.set_yticks(ticks, [f"{f:.0f} Hz" for f in OCTAVES])
     picture.set_ylabel("pitch bin explained (each row on its own scale)")
     picture.set_xlabel("time in ms")
-    bars.fill_betweenx(torch.arange(BINS), activation, color="tab:orange")
+    bars.fill_betweenx(np.arange(BINS), activation.numpy(), color="tab:orange")
     bars.set_xlim(0, 1)
     bars.set_xlabel("activation")
     corner.axis("off")

@@ -1,0 +1,331 @@
+"""One forward pass, and its derivatives at the inputs and at layers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._arguments import Chosen
+from ._contexts import graph_only_if, no_autocast, tracked
+from ._intercept import Plan
+from ._site import Scope, compiling, levels
+from ._taps import Tapped, Taps
+from ._tree import pack
+from .errors import FuncattrError, TargetError
+from .functional import Functional
+from .targets import Index, Target, cotangents
+from .transforms import Ruled
+
+Tensors = Sequence[Tensor]
+
+
+class Pulled(NamedTuple):
+    """Cotangents of the inputs' tensors, and of each layer's."""
+
+    inputs: Tensors
+    layers: list[Tensors]
+
+
+@dataclass
+class Forward:
+    """A forward pass that was done: its output, the activations of layers, and its derivative."""
+
+    out: Any
+    outs: Tensors
+    unpack: Callable[[Tensors], Any]
+    acts: list[Tensors]
+    backward: Callable[[Tensors, bool, bool, bool], Pulled]
+    tracked: bool
+
+    def pull(
+        self,
+        target: Target | Index,
+        *,
+        inputs: bool = True,
+        layers: bool = False,
+        true: bool = False,
+    ) -> Pulled:
+        """What is asked for, for a target, by the true derivative or by the rule."""
+        with graph_only_if(self.tracked):
+            cots = cotangents(self.outs, self.unpack, target)
+            with no_autocast(cots):
+                return self.backward(cots, inputs, layers, true)
+
+
+def forward_pass(
+    ruled: Ruled,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    chosen: Chosen | None = None,
+    layers: Sequence[Tapped] = (),
+    *,
+    at_input: bool = False,
+    true: bool = False,
+) -> Forward:
+    """Runs ``ruled`` once, ready to be differentiated by the chosen arguments and the layers.
+
+    ``true`` asks for the true derivative besides the rule's.
+    """
+    run = _Run(ruled, args, kwargs, chosen, layers, at_input, tracked((args, kwargs)))
+    backward_true = None
+    with graph_only_if(run.tracked):
+        outs, others, acts, backward = run.linearized()
+        if true and compiling():  # a graph has no sites that can be told to change
+            again = _Run(Ruled(ruled.func, Plan()), *run.what())
+            *_, backward_true = again.linearized()
+
+    def whole(outs: Tensors) -> Any:
+        return run.unpack(outs, others)
+
+    def either(cots: Tensors, inputs: bool, layers: bool, true: bool) -> Pulled:
+        if true and backward_true is not None:
+            return backward_true(cots, inputs, layers, False)
+        return backward(cots, inputs, layers, true)
+
+    return Forward(whole(outs), outs, whole, acts, either, run.tracked)
+
+
+class _Run:
+    def __init__(
+        self,
+        ruled: Ruled,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        chosen: Chosen | None,
+        layers: Sequence[Tapped],
+        at_input: bool,
+        tracked: bool,
+    ) -> None:
+        self.ruled, self.args, self.kwargs = ruled, args, kwargs
+        self.chosen, self.layers, self.at_input = chosen, layers, at_input
+        self.tracked = tracked
+        self.plain = False  # whether the level is that of plain autograd
+        self.scope: Scope | None = None
+        self.primals = [] if chosen is None else chosen.floats
+        self.unpack: Callable[[Tensors, Tensors], Any]
+
+    def what(self) -> tuple[Any, ...]:
+        """All but the function."""
+        return self.args, self.kwargs, self.chosen, self.layers, self.at_input, self.tracked
+
+    def forward(self, args: Any, kwargs: Any, taps: Taps) -> tuple[Tensors, Tensors]:
+        """The float tensors of the output, and the others."""
+        out = self.ruled.run(args, kwargs, detach=self.tracked, scope=self.scope, taps=taps)
+        tensors, unpack = pack(out)
+        is_float = [t.is_floating_point() or t.is_complex() for t in tensors]
+
+        def merged(outs: Tensors, others: Tensors) -> Any:
+            sources = {True: iter(outs), False: iter(others)}
+            return unpack([next(sources[yes]) for yes in is_float])
+
+        self.unpack = merged
+        outs = tuple(t for t, yes in zip(tensors, is_float) if yes)
+        if not outs:
+            raise TargetError(
+                f"the output, a {type(out).__name__}, holds no float tensor, so it has no "
+                "derivative; return the scores, not what was decided by them."
+            )
+        return outs, tuple(t for t, yes in zip(tensors, is_float) if not yes)
+
+    def linearized(self) -> tuple[Tensors, Tensors, list[Tensors], _Backward]:
+        """Output (float tensors and others), activations, and the derivative.
+
+        What a layer gives is marked as differentiable at the moment that it is there.
+        """
+        marked: Any = None
+        if not compiling():
+            self.scope = Scope()
+
+        def forward(anchor: Tensor, *primals: Tensor) -> Any:
+            nonlocal marked
+            acts: list[list[Tensors]] = [[] for _ in self.layers]
+            points: list[list[Tensors]] = [[] for _ in self.layers]
+
+            def visit(i: int, call: int, tensors: list[Tensor]) -> Tensors:
+                acts[i].append(tensors)
+                if self.at_input and taps.reads(i) and (compiling() or _all_tracked(tensors)):
+                    # All that is made of the tensor counts, in other places than the layer too.
+                    points[i].append(tensors)
+                    return tensors
+                points[i].append([_mark(t, anchor) for t in tensors])
+                # The model may go on to write to what it gets.
+                return [point.clone() for point in points[i][-1]]
+
+            taps = Taps(self.layers, self.at_input, visit)
+            args = self.args if self.chosen is None else self.chosen.args_with(primals)
+            kwargs = self.kwargs
+            if self.at_input:
+                first = 1 if isinstance(self.ruled.func, Functional) else 0
+                args = (*args[:first], *_marked(args[first:], anchor))
+                kwargs = _marked(kwargs, anchor)
+            outs, others = self.forward(args, kwargs, taps)
+            calls = taps.check()
+            marked = outs, primals, [p[call] for p, call in zip(points, calls)]
+            return outs, (others, [a[call] for a, call in zip(acts, calls)])
+
+        outs, (others, acts) = self._levelled(forward, [torch.zeros(()), *self.primals])
+        return outs, others, acts, _Backward(self, *marked)
+
+    def _levelled(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
+        """Runs ``forward`` at a level of differentiation of its own."""
+        if compiling():
+            outs, _, aux = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
+            return outs, aux
+        state = torch.get_rng_state()
+        try:
+            outs, _, aux = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
+            return outs, aux
+        except RuntimeError as error:
+            # An autograd.Function without setup_context, a saved-tensor hook: the model works, only
+            # not under torch.func. Plain autograd serves it where nothing else is transforming.
+            if levels() > 1 or not ("functorch" in str(error) or "torch.func" in str(error)):
+                raise
+            if self.tracked:
+                raise FuncattrError(
+                    "this model runs under plain autograd only, where a map has no derivative, "
+                    "and an input requires grad. Detach it (x.detach()), or make the model fit for "
+                    f"torch.func. {error}"
+                ) from error
+        torch.set_rng_state(state)  # the second try draws what the first one drew
+        self.plain = True
+        with torch.enable_grad():
+            outs, (others, acts) = forward(*(p.detach().requires_grad_() for p in primals))
+        return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
+
+    def repeating(self) -> AbstractContextManager[Any]:
+        """For a backward pass that may repeat parts of the forward pass (checkpointing)."""
+        return self.ruled.repeating() if self.plain else contextlib.nullcontext()
+
+    def traced(self, true: bool) -> Any:
+        """By zeros that are added: a compiler lets no tensor out of the level that it belongs to.
+
+        Their shapes take a forward pass of their own, of which the compiler keeps nothing.
+        """
+        zeros: list[Tensors] = []
+        calls: list[int] = []
+        if self.layers:
+            shapes: list[list[Tensors]] = [[] for _ in self.layers]
+
+            def record(i: int, call: int, tensors: list[Tensor]) -> Tensors:
+                shapes[i].append([torch.zeros_like(t) for t in tensors])
+                return tensors
+
+            taps = Taps(self.layers, self.at_input, record)
+            self.forward(self.ruled, self.primals, taps)
+            calls = taps.check()
+            zeros = [z[call] for z, call in zip(shapes, calls)]
+
+        def differentiable(ruled: Ruled) -> Any:
+            def forward(floats: Tensors, zeros: list[Tensors]) -> Any:
+                acts: list[Tensors] = [()] * len(self.layers)
+
+                def visit(i: int, call: int, tensors: list[Tensor]) -> Tensors:
+                    if call != calls[i]:
+                        return tensors
+                    acts[i] = tensors
+                    return [t + z for t, z in zip(tensors, zeros[i])]
+
+                taps = Taps(self.layers, self.at_input, visit)
+                outs, others = self.forward(ruled, floats, taps)
+                return outs, (others, acts)
+
+            return torch.func.vjp(forward, self.primals, zeros, has_aux=True)
+
+        outs, pullback, (others, acts) = differentiable(self.ruled)
+        pullbacks = {False: pullback}
+        if true:
+            pullbacks[True] = differentiable(Ruled(self.ruled.func, Plan()))[1]
+
+        def backward(cots: Tensors, inputs: bool, layers: bool, true: bool) -> Pulled:
+            return Pulled(*pullbacks[true](cots))
+
+        return outs, others, acts, backward
+
+
+def _all_tracked(tensors: Tensors) -> bool:
+    return all(t.requires_grad for t in tensors)
+
+
+def _marked(values: Any, anchor: Tensor) -> Any:
+    """``values`` with every float tensor marked."""
+    tensors, unpack = pack(values)
+    return unpack([_mark(t, anchor) if t.is_floating_point() else t for t in tensors])
+
+
+def _mark(x: Tensor, anchor: Tensor) -> Tensor:
+    if compiling():
+        from ._graph import mark_in_graph
+
+        return mark_in_graph(x, anchor)  # type: ignore[no-any-return]
+    return mark(x, anchor)
+
+
+def mark(x: Tensor, anchor: Tensor) -> Tensor:
+    """``x``, made differentiable at the level of ``anchor``."""
+    return _Mark.apply(x, anchor)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Mark(torch.autograd.Function):
+    """``x``, made differentiable at the level of ``anchor``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, anchor: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return g, None
+
+    @staticmethod
+    def jvp(ctx: Any, t: Tensor | None, _: Tensor | None) -> Tensor | None:
+        return None if t is None else t.clone()
+
+
+class _Backward:
+    """The derivative of a forward pass, from the tensors of its level."""
+
+    def __init__(self, run: _Run, outs: Tensors, inputs: Tensors, layers: list[Tensors]) -> None:
+        self.run = run
+        self.outs, self.inputs, self.layers = outs, inputs, layers
+
+    def __call__(self, cots: Tensors, inputs: bool, layers: bool, true: bool) -> Pulled:
+        points = [*(self.inputs if inputs else ())]
+        points += [t for ts in self.layers for t in ts] if layers else []
+        grads = iter(self._grads(cots, points, true))
+        at_inputs = [next(grads) for _ in self.inputs] if inputs else []
+        return Pulled(at_inputs, [[next(grads) for _ in ts] for ts in self.layers if layers])
+
+    def _grads(self, cots: Tensors, points: Tensors, true: bool) -> Tensors:
+        if compiling():
+            from ._graph import grad_in_graph
+
+            return grad_in_graph(self.outs, points, cots)  # type: ignore[no-any-return]
+        reached = [p for p in points if p.requires_grad]
+        pairs = [(out, c) for out, c in zip(self.outs, cots) if out.requires_grad]
+        if not (reached and pairs):
+            return [torch.zeros_like(p) for p in points]
+        outs, grads = [out for out, _ in pairs], [c for _, c in pairs]
+        assert self.run.scope is not None
+        with self.run.scope.using(true), self.run.repeating():
+            found = torch.autograd.grad(
+                outs,
+                reached,
+                grads,
+                retain_graph=True,
+                # The level of plain autograd itself has no second derivative (see Site).
+                create_graph=torch.is_grad_enabled() and (not self.run.plain or levels() > 1),
+                allow_unused=True,
+            )
+        by_id = {id(p): g for p, g in zip(reached, found) if g is not None}
+        return [by_id[id(p)] if id(p) in by_id else torch.zeros_like(p) for p in points]

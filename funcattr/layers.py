@@ -1,0 +1,244 @@
+"""Attributions at a layer: layer gradient x activation, Grad-CAM, guided Grad-CAM."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._arguments import Argnums, Chosen, check_argnums
+from ._contexts import graph_only_if
+from ._intercept import Plan
+from ._linearize import forward_pass
+from ._taps import Layer, tapped
+from .attribution import Attribution, Explain
+from .errors import ArgumentError, LayerError
+from .postprocess import MODES, interpolate
+from .targets import Target
+from .transforms import Ruled, one_or_tuple, relu_rule
+
+__all__ = ["grad_cam", "guided_grad_cam", "layer_gradient_x_activation"]
+
+
+def layer_gradient_x_activation(
+    model: Callable[..., Any],
+    layer: Layer | Sequence[Layer],
+    *,
+    multiply_by_inputs: bool = True,
+    attribute_to_layer_input: bool = False,
+) -> Attribution:
+    """The gradient at a layer times its activation.
+
+    Args:
+        model: an ``nn.Module``, the ``f`` of `make_functional` (whose first argument is its
+            parameters), or what `relu_rule` returned.
+        layer: a dotted path (``"layer3.0.relu"``), or the module itself. Where it is called more
+            than once, the last call; ``"layer3.0.relu:0"`` names another. Or a list of layers, for
+            a list of results from one pass.
+        multiply_by_inputs: False for the gradient alone.
+        attribute_to_layer_input: whether what goes into the layer is explained instead.
+
+    Returns:
+        An `Attribution`. Its maps have the shape of the layer's output (input); a tuple of maps
+        where the layer has several. A layer that does not reach the output has zeros.
+
+    Raises:
+        LayerError: the model has no such layer; when called: the layer does not run, or has no
+            float tensor.
+        TargetError: when called: as `gradient`.
+
+    Ancona et al., "Towards better understanding of gradient-based attribution methods" (2018),
+    section 2, at a layer.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> layer_gradient_x_activation(model, "1")(torch.ones(5, 3), target=0).shape
+    torch.Size([5, 4])
+    """
+    f = (lambda g, a: g * a) if multiply_by_inputs else (lambda g, a: g)
+    return _at_layer(model, layer, attribute_to_layer_input, f)
+
+
+def grad_cam(
+    model: Callable[..., Any],
+    layer: Layer | Sequence[Layer],
+    *,
+    relu: bool = True,
+    channel_sum: bool = True,
+    attribute_to_layer_input: bool = False,
+) -> Attribution:
+    """Grad-CAM: a layer's channels, weighted by their mean gradient, and summed.
+
+    Args:
+        model: as for `layer_gradient_x_activation`, as is ``layer``.
+        layer: the layer, or a list of them.
+        relu: whether negative evidence is cut off.
+        channel_sum: whether the channels are summed; if not, the map has all of them.
+        attribute_to_layer_input: whether what goes into the layer is explained instead.
+
+    Returns:
+        An `Attribution`. Its maps are ``[B, 1, *spatial]`` of the layer (``[B, C, *spatial]``
+        without the sum; ``[B, 1]`` where there are no spatial dimensions).
+
+    Raises:
+        LayerError, TargetError: as `layer_gradient_x_activation`; also: the layer's output has no
+            channels.
+
+    Selvaraju et al., "Grad-CAM" (2017), equations 1 and 2.
+
+    >>> model = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2)
+    ... )
+    >>> grad_cam(model, "1")(torch.ones(5, 3, 4, 4), target=0).shape
+    torch.Size([5, 1, 2, 2])
+    """
+
+    def cam(g: Tensor, a: Tensor) -> Tensor:
+        return _cam(g, a, relu=relu, channel_sum=channel_sum)
+
+    return _at_layer(model, layer, attribute_to_layer_input, cam)
+
+
+def _cam(g: Tensor, a: Tensor, *, relu: bool, channel_sum: bool) -> Tensor:
+    if a.dim() < 2:
+        raise LayerError(
+            f"Grad-CAM sums over channels, dimension 1 of the activation; it has shape "
+            f"{tuple(a.shape)}. Choose a layer with channels."
+        )
+    weights = g.mean(tuple(range(2, g.dim())), keepdim=True) if g.dim() > 2 else g
+    cam = weights * a
+    cam = cam.sum(1, keepdim=True) if channel_sum else cam
+    return torch.relu(cam) if relu else cam
+
+
+def _at_layer(
+    model: Callable[..., Any],
+    layer: Layer | Sequence[Layer],
+    at_input: bool,
+    f: Callable[[Tensor, Tensor], Tensor],
+) -> Attribution:
+    """An attribution of ``f(gradient, activation)`` at each tensor of each layer."""
+    ruled = model if isinstance(model, Ruled) else Ruled(model, Plan())
+    many = isinstance(layer, (list, tuple))
+    layers: Sequence[Layer] = layer if many else (layer,)  # type: ignore[assignment]
+    for one in layers:
+        tapped(ruled.func, one)  # a wrong layer is an error now
+
+    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
+        taps = [tapped(ruled.func, one) for one in layers]
+        done = forward_pass(ruled, args, kwargs, None, taps, at_input=at_input)
+
+        def explain(target: Target) -> Any:
+            pulled = done.pull(target, inputs=False, layers=True).layers
+            with graph_only_if(done.tracked):
+                maps = [
+                    one_or_tuple([f(g, a) for g, a in zip(gs, acts)])
+                    for gs, acts in zip(pulled, done.acts)
+                ]
+            return maps if many else maps[0]
+
+        return done.out, explain
+
+    return Attribution(linearize)
+
+
+def guided_grad_cam(
+    model: Callable[..., Any],
+    layer: Layer,
+    *,
+    interpolate_mode: str = "nearest",
+    attribute_to_layer_input: bool = False,
+    argnums: Argnums = 0,
+) -> Attribution:
+    """Guided Grad-CAM: Grad-CAM of a layer, resized to the input, times guided backpropagation.
+
+    Both come from one forward pass; each has a backward pass of its own, Grad-CAM's down to the
+    layer only, and with unmodified gradients.
+
+    Args:
+        model: as for `layer_gradient_x_activation`, but not ruled already.
+        layer: as there; a single one.
+        interpolate_mode: how the Grad-CAM map is resized, see `interpolate`.
+        attribute_to_layer_input: whether what goes into the layer is explained instead.
+        argnums: which arguments are explained, as for `gradient`.
+
+    Returns:
+        An `Attribution` whose maps have the shape of the input. Where a map cannot be resized to
+        an input, since that has other spatial dimensions or none: None in its place, and a warning.
+
+    Raises:
+        LayerError: as `grad_cam`; also: the layer has several outputs, or ``interpolate_mode`` is
+            unknown or does not fit its dimensions.
+        NoSiteError, ArgumentError, TargetError: as `guided_backprop`.
+
+    Selvaraju et al., "Grad-CAM" (2017), section 3.2.
+
+    >>> model = torch.nn.Sequential(
+    ...     torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(16, 2)
+    ... )
+    >>> guided_grad_cam(model, "1")(torch.ones(5, 3, 4, 4), target=0).shape
+    torch.Size([5, 3, 4, 4])
+    """
+    check_argnums(argnums)
+    if interpolate_mode not in MODES:
+        raise LayerError(
+            f"interpolate_mode is one of {', '.join(map(repr, MODES))}; got {interpolate_mode!r}."
+        )
+    if isinstance(model, Ruled):
+        raise ArgumentError("guided Grad-CAM has a rule of its own; pass the model without one.")
+    ruled = relu_rule(model)
+    assert isinstance(ruled, Ruled)
+    tapped(model, layer)
+
+    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
+        chosen = Chosen(args, argnums)
+        taps = [tapped(model, layer)]
+        done = forward_pass(
+            ruled, args, kwargs, chosen, taps, at_input=attribute_to_layer_input, true=True
+        )
+        act = _single(done.acts[0], taps[0].name)
+        sizes = [_size(x, act, interpolate_mode, taps[0].name) for x in chosen.floats]
+        if None in sizes:
+            shapes = [tuple(x.shape) for x, size in zip(chosen.floats, sizes) if size is None]
+            warnings.warn(
+                f"the Grad-CAM map of layer {taps[0].name!r}, made of {tuple(act.shape)}, cannot "
+                f"be resized to inputs of shape {', '.join(map(str, shapes))}; their maps are "
+                "None.",
+                stacklevel=2,
+            )
+
+        def explain(target: Target) -> Any:
+            pulled = done.pull(target, inputs=False, layers=True, true=True)
+            guided = done.pull(target).inputs
+            with graph_only_if(done.tracked):
+                cam = _cam(pulled.layers[0][0], act, relu=True, channel_sum=True)
+                maps = [
+                    None if size is None else g * interpolate(cam, size, interpolate_mode)
+                    for g, size in zip(guided, sizes)
+                ]
+            return chosen.maps(maps)
+
+        return done.out, explain
+
+    return Attribution(linearize)
+
+
+def _single(acts: Sequence[Tensor], name: str) -> Tensor:
+    if len(acts) != 1:
+        raise LayerError(
+            f"guided Grad-CAM needs a layer with one output; {name!r} has {len(acts)}."
+        )
+    return acts[0]
+
+
+def _size(x: Tensor, act: Tensor, mode: str, name: str) -> tuple[int, ...] | None:
+    """The spatial size of ``x``, where a map of ``act`` can be resized to it."""
+    spatial = act.dim() - 2
+    if MODES[mode] not in (None, spatial):
+        raise LayerError(
+            f"interpolate_mode={mode!r} is for {MODES[mode]} spatial dimensions; layer {name!r} "
+            f"has shape {tuple(act.shape)}."
+        )
+    return tuple(x.shape[2:]) if 1 <= spatial <= 3 and x.dim() == act.dim() else None
