@@ -107,9 +107,11 @@ def _cam(g: Tensor, a: Tensor, *, relu: bool, channel_sum: bool) -> Tensor:
             f"Grad-CAM sums over channels, dimension 1 of the activation; it has shape "
             f"{tuple(a.shape)}. Choose a layer with channels."
         )
-    weights = g.mean(tuple(range(2, g.dim())), keepdim=True) if g.dim() > 2 else g
-    cam = weights * a
-    cam = cam.sum(1, keepdim=True) if channel_sum else cam
+    weights = g.mean(tuple(range(2, g.dim()))) if g.dim() > 2 else g
+    if channel_sum:
+        cam = torch.einsum("bc,bc...->b...", weights, a).unsqueeze(1)
+    else:
+        cam = weights.reshape(weights.shape + (1,) * (a.dim() - 2)) * a
     return torch.relu(cam) if relu else cam
 
 
