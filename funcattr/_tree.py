@@ -75,3 +75,11 @@ def _rebuilt(value: Any, part: Callable[[Any], Any]) -> Any:
     for name in names:
         object.__setattr__(other, name, part(getattr(value, name)))
     return other
+
+
+def stacked(trees: Sequence[Any], join: Callable[[list[Tensor]], Tensor]) -> Any:
+    """Pytrees of one structure as one, their tensors joined; what is None stays None."""
+    leaves = [tree_flatten(tree)[0] for tree in trees]
+    spec = tree_flatten(trees[0])[1]
+    joined = [None if column[0] is None else join(list(column)) for column in zip(*leaves)]
+    return tree_unflatten(joined, spec)

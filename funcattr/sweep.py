@@ -12,6 +12,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from ._memory import Largest, fitting
 from ._site import compiling
+from ._tree import stacked
 from .attribution import Attribution, Explain
 from .errors import ArgumentError, TargetError
 from .targets import Index, Target, as_tensor, encode
@@ -72,9 +73,7 @@ def sweep(
     """
     todo = _Sweep(attr, args, kwargs, targets, chunk_size, reduce, compile)
     parts = [maps for _, maps in todo.chunks(progress)]
-    if len(parts) == 1:
-        return parts[0]
-    return tree_map(lambda *maps: None if maps[0] is None else torch.cat(maps), *parts)
+    return parts[0] if len(parts) == 1 else stacked(parts, torch.cat)
 
 
 def stream(
@@ -167,7 +166,7 @@ class _Sweep:
             if self.index is not None:
                 return _explained(explain, self.reduce, self.index[start:stop])
             maps = [_reduced(explain(t), self.reduce) for t in self.targets[start:stop]]
-            return tree_map(lambda *ms: None if ms[0] is None else torch.stack(ms), *maps)
+            return stacked(maps, torch.stack)
 
         return run, size
 

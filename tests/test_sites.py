@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import CAN_COMPILE
 from helpers import Tiny, assert_close, tiny, tiny_input
 from oracle import rule_gradient
 from torch import nn
@@ -13,6 +14,9 @@ from torch import nn
 import funcattr as fa
 
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+
+
+fuses = pytest.mark.skipif(not CAN_COMPILE, reason="TorchScript itself fails under torch.func")
 
 
 def net(*modules):
@@ -44,12 +48,14 @@ def test_torchscript_is_an_error_that_names_the_place(name):
     assert any(not site.replaced and site.spelling == "TorchScript" for site in fa.sites(model, X))
 
 
+@fuses
 def test_a_scripted_function_is_an_error_among_visible_sites_too():
     for _ in range(3):  # TorchScript optimises after a few calls, and looks different then
         with pytest.raises(fa.NoSiteError, match="autograd's graph"):
             fa.guided_backprop(lambda x: scripted_function(torch.relu(x)))(X, target=1)
 
 
+@fuses
 def test_a_scripted_function_is_seen_under_vmap_and_behind_an_output_object():
     f = lambda x: scripted_function(torch.relu(x))
     with pytest.raises(fa.NoSiteError, match="autograd's graph"):

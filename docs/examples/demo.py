@@ -126,9 +126,10 @@ def sweep_grad_cam(model: nn.Module, x: Tensor) -> list[tuple[str, str]]:
     with torch.no_grad():
         forward = seconds(lambda: model(x))
     sweep = seconds(lambda: fa.sweep(attribution, x, targets=range(classes), chunk_size=250))
-    print(f"  all {classes} Grad-CAM maps at {LAYER} take one forward pass, and with their backward ")
-    print(f"  passes the time of {sweep / forward:.1f} ({sweep:.2f} s; one takes {forward:.3f} s)")
-    return [(f"{classes} Grad-CAM maps, in forward passes", f"{sweep / forward:.1f}")]
+    print(f"  all {classes} Grad-CAM maps at {LAYER} take one forward pass, and with their ")
+    ratio = sweep / forward
+    print(f"  backward passes the time of {ratio:.1f} ({sweep:.2f} s; one takes {forward:.3f} s)")
+    return [(f"{classes} Grad-CAM maps, in forward passes", f"{ratio:.1f}")]
 
 
 def upsampled(attribution: fa.Attribution, size: int) -> fa.Attribution:
