@@ -15,6 +15,7 @@ from .attribution import (
     rule_backprop,
     saliency,
 )
+from .compose import integrated_gradients, smooth_grad
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
 from .functional import make_functional
 from .layers import grad_cam, guided_grad_cam, layer_gradient_x_activation
@@ -37,6 +38,7 @@ __all__ = [
     "guided_backprop",
     "guided_grad_cam",
     "input_x_gradient",
+    "integrated_gradients",
     "interpolate",
     "layer_gradient_x_activation",
     "layer_output",
@@ -46,6 +48,7 @@ __all__ = [
     "rules",
     "saliency",
     "sites",
+    "smooth_grad",
     "stream",
     "sweep",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 # What torch.func.vjp's pullback is made of. The compiler traces it, but not torch.autograd.grad.
 from torch._functorch.eager_transforms import _autograd_grad
 
-from . import _intercept, _linearize, _site
+from . import _intercept, _linearize, _site, compose
 
 # Dynamo refuses a Function that has a jvp, and fails on vmap over a forward pass with a Function in
 # it. As a node of its own the site is traced by AOTAutograd instead, and fused like any other code.
@@ -28,3 +28,15 @@ def grad_in_graph(
     return _autograd_grad(
         outs, points, cotangents, retain_graph=True, create_graph=torch.is_grad_enabled()
     )
+
+
+# Called when the graph runs, which has no seeds of its own.
+@torch.library.custom_op("funcattr::seeded_noise", mutates_args=())
+def seeded_in_graph(seed: int, place: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """`compose.seeded_noise`."""
+    return compose.seeded_noise(seed, place, shape)
+
+
+@seeded_in_graph.register_fake
+def _(seed: int, place: Sequence[int], shape: Sequence[int]) -> Tensor:
+    return torch.empty(shape, dtype=torch.float64)

@@ -64,6 +64,12 @@ METHODS = {
     "grad_cam": lambda f, argnums=0: fa.grad_cam(f, "same:0", relu=False),
     "guided_grad_cam": lambda f, argnums=0: fa.guided_grad_cam(f, "relu:0", argnums=argnums),
     "neuron": lambda f, argnums=0: fa.guided_backprop(fa.layer_output(f, "head"), argnums),
+    "smooth_grad": lambda f, argnums=0: fa.smooth_grad(
+        fa.guided_backprop(f, argnums), samples=3, sigma=0.1, generator=5, argnums=argnums
+    ),
+    "integrated_gradients": lambda f, argnums=0: fa.integrated_gradients(
+        f, steps=4, baseline=0.1, argnums=argnums, chunk_size=3
+    ),
     "guided_tanh": lambda f, argnums=0: fa.guided_backprop(f, argnums, sites=("relu", "tanh")),
 }
 

@@ -11,13 +11,14 @@ import funcattr as fa
 NAMES = {
     "ArgumentError", "Attribution", "FuncattrError", "LayerError", "NoSiteError", "TargetError",
     "deconvnet", "grad_cam", "gradient", "guided_backprop", "guided_grad_cam", "input_x_gradient",
-    "interpolate", "layer_gradient_x_activation", "layer_output", "make_functional",
-    "relu_rule", "rule_backprop", "rules", "saliency", "sites", "stream", "sweep",
+    "integrated_gradients", "interpolate", "layer_gradient_x_activation", "layer_output",
+    "make_functional", "relu_rule", "rule_backprop", "rules", "saliency", "sites",
+    "smooth_grad", "stream", "sweep",
 }  # fmt: skip
 FUNCTIONS = sorted(n for n in NAMES if inspect.isfunction(getattr(fa, n)))
 PAPERS = {
     "gradient", "saliency", "input_x_gradient", "guided_backprop", "deconvnet", "grad_cam",
-    "guided_grad_cam", "layer_gradient_x_activation",
+    "guided_grad_cam", "layer_gradient_x_activation", "smooth_grad", "integrated_gradients",
 }  # fmt: skip
 BRIEF = {"saliency", "input_x_gradient", "guided_backprop", "deconvnet"}  # refer to gradient
 
