@@ -80,7 +80,8 @@ class Clone:
         for name, module in self.names.items():
             state = module.__dict__
             for key in state.keys() - _SEEN_TO:
-                state[key] = self._value(state[key])
+                if type(state[key]) not in _ATOMS and not (key in _OWN and not state[key]):
+                    state[key] = self._value(state[key])
             if path is not None:
                 state["forward"] = _tracking(module.forward, name, path)
         for original, wrap in wraps:
@@ -142,9 +143,10 @@ class Clone:
         if kind in _CONTAINERS:
             items = value.values() if isinstance(value, dict) else value
             if type(next(iter(items), None)) in _ATOMS:
-                return copy.copy(value)  # data, and maybe a lot of it
+                # Data, and maybe a lot of it.
+                return value if isinstance(value, tuple) else value.copy()
             if isinstance(value, dict):
-                new = copy.copy(value)
+                new = value.copy()
                 new.update((k, self._value(v)) for k, v in value.items())
                 return new
             values = [self._value(v) for v in value]
@@ -186,6 +188,7 @@ class Clone:
 
 # Of a module's own attributes those that `Clone` treats by themselves, or that hold no reference.
 _SEEN_TO = frozenset(("_parameters", "_buffers", "_modules", "training"))
+_OWN = frozenset(nn.Module().__dict__)  # mostly tables of hooks, mostly empty
 _ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 _CONTAINERS = (list, tuple, set, dict, OrderedDict, defaultdict, deque)
 

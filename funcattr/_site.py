@@ -29,6 +29,8 @@ def compiling() -> bool:
     return _compiling is not None and _compiling()
 
 
+# A quick answer to the usual case; the slow one is right without it.
+_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 _local = threading.local()
 
 
@@ -224,4 +226,6 @@ def levels() -> int:
         from ._graph import count_levels as count_while_tracing
 
         return int(count_while_tracing())
+    if not _transforms_active():
+        return 1
     return count_levels()
