@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from helpers import (
     AT_A_LAYER,
+    MEANS,
     METHODS,
     Tiny,
     assert_close,
@@ -53,7 +54,9 @@ def test_success(method):
     guarded(model, lambda: attr(X, target=1))
     guarded(model, lambda: fa.sweep(attr, X, targets=range(4), chunk_size=3))
     guarded(model, lambda: vmap(lambda t: attr(X, target=t))(torch.arange(4)))
-    assert calls == [3] * 6  # the user's own hook runs, twice in each forward pass
+    # The user's own hook runs, twice in each of the three forward passes (or more: a mean of maps).
+    assert set(calls) == {3}
+    assert len(calls) == 6 or (len(calls) > 6 and method in MEANS)
 
 
 class Failing(Tiny):
