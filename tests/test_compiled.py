@@ -53,12 +53,13 @@ def test_it_sees_what_the_model_is_now():
     assert int(model.norm.num_batches_tracked) == 0
 
 
-def test_one_compilation_for_a_whole_sweep(monkeypatch):
+@pytest.mark.parametrize("method", ["guided_backprop", "guided_grad_cam", "layer_input"])
+def test_one_compilation_for_a_whole_sweep(monkeypatch, method):
     from torch._dynamo.testing import CompileCounter
 
     counter, real = CompileCounter(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend=counter, **kwargs))
-    attr = fa.guided_backprop(tiny())
+    attr = METHODS[method](tiny())
     expected = torch.stack([attr(X, target=t) for t in (0, 1, 2, 3, 1)])
     for x in (X, X + 1, X):
         maps = fa.sweep(attr, x, targets=[0, 1, 2, 3, 1], chunk_size=2, compile=True)
