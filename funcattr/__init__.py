@@ -19,7 +19,7 @@ from .compose import integrated_gradients, smooth_grad
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
 from .functional import make_functional
 from .layers import grad_cam, guided_grad_cam, layer_gradient_x_activation
-from .postprocess import interpolate
+from .postprocess import channel_max_abs, gaussian_smooth, interpolate
 from .report import sites
 from .sweep import stream, sweep
 from .transforms import layer_output, relu_rule
@@ -32,7 +32,9 @@ __all__ = [
     "LayerError",
     "NoSiteError",
     "TargetError",
+    "channel_max_abs",
     "deconvnet",
+    "gaussian_smooth",
     "grad_cam",
     "gradient",
     "guided_backprop",
