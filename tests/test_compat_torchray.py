@@ -70,6 +70,11 @@ class Dense(nn.Sequential):
         super().__init__(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1))
 
 
+def _brief(value):
+    """A name that is the same in every process: of a tensor, its shape."""
+    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else str(value)
+
+
 @pytest.fixture
 def model():
     return Net().train()
@@ -113,7 +118,7 @@ def same(got, expected):
         {"resize": [5, 9], "resize_mode": "bicubic"},
         {"smooth": 0.05},
     ],
-    ids=str,
+    ids=_brief,
 )
 def test_methods(name, options, model, x):
     same(*both(name, model, x, 2, **options))
@@ -133,12 +138,12 @@ TARGETS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("target", TARGETS, ids=_brief)
 def test_targets(target, model, x):
     same(*both("guided_backprop", model, x, target))
 
 
-@pytest.mark.parametrize("target", [*TARGETS[:5], torch.randn(3, 5, 4, 6)], ids=str)
+@pytest.mark.parametrize("target", [*TARGETS[:5], torch.randn(3, 5, 4, 6)], ids=_brief)
 def test_targets_of_a_dense_output(target, x):
     same(*both("deconvnet", Dense(), x, target))
 
@@ -191,7 +196,7 @@ def test_the_functional_lines(model, x):
         ("gradient", (1,), {"context_builder": common.NullContext}),
         ("saliency", (1,), {"unknown": 1}),
     ],
-    ids=str,
+    ids=_brief,
 )
 def test_errors(name, args, kwargs, model, x):
     with pytest.raises(Exception) as got:
@@ -409,7 +414,7 @@ def test_a_probe_that_is_dropped_is_removed():
         {"padding_mode": "replicate"},
         {"padding_mode": "reflect"},
     ],
-    ids=str,
+    ids=_brief,
 )
 def test_imsmooth(sigma, stride, padding, options):
     x = torch.randn(2, 3, 11, 12)
