@@ -1,0 +1,298 @@
+"""What the classes of `funcattr.compat.captum` share: Captum's targets, neurons and errors."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ..attribution import Attribution
+from ..errors import LayerError, NoSiteError
+
+GradientBase: Any
+LayerBase: Any
+NeuronBase: Any
+try:  # its NoiseTunnel and metrics ask what is a GradientAttribution
+    from captum.attr._utils import attribution as _captum  # type: ignore[import, unused-ignore]
+except ImportError:
+    GradientBase, LayerBase, NeuronBase = (type(name, (), {}) for name in "GLN")
+else:
+    GradientBase = _captum.GradientAttribution
+    LayerBase, NeuronBase = _captum.LayerAttribution, _captum.NeuronAttribution
+
+Neuron = int | tuple[int | slice, ...] | list[int | slice] | Callable[..., Any]
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+COULD_NOT_INTERPOLATE = (
+    "Couldn't appropriately interpolate GradCAM attributions for some input tensors, "
+    "returning empty tensor for corresponding attributions."
+)
+NO_TARGET = (
+    "Target not provided when necessary, cannot take gradient with respect to multiple outputs."
+)
+NO_OUTPUTS = "Forward hook did not obtain any outputs for given layer"
+
+
+def logged(attribute: _F) -> _F:
+    """``attribute`` with the ``__wrapped__`` by which Captum's NoiseTunnel calls it."""
+
+    @functools.wraps(attribute)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return attribute(*args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def captums_errors() -> Iterator[None]:
+    """Our errors as those of Captum that mean the same."""
+    try:
+        yield
+    except LayerError as error:
+        raise AssertionError(f"{NO_OUTPUTS}: {error}") from error
+
+
+def as_tuple(inputs: Any) -> tuple[Any, ...]:
+    """The inputs as a tuple."""
+    assert isinstance(inputs, (tuple, Tensor)), (
+        f"`inputs` must be a torch.Tensor or a tuple[torch.Tensor] but found: {type(inputs)}"
+    )
+    return inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def check_tensors(inputs: tuple[Any, ...]) -> None:
+    """Raises where an input that is explained is no tensor."""
+    assert all(isinstance(x, Tensor) for x in inputs), "Given input is not a torch.Tensor"
+
+
+def detached(values: Any) -> Any:
+    """``values`` cut off from whatever graph they are in, so that the maps have none."""
+    return tree_map(lambda v: v.detach() if isinstance(v, Tensor) else v, values)
+
+
+def selected(out: Any, target: Any) -> Tensor:
+    """One number per example, as Captum selects them by a target.
+
+    Raises:
+        AssertionError, IndexError: with Captum's words.
+    """
+    assert isinstance(out, Tensor), (
+        f"{NO_TARGET} The output is a {type(out).__name__}; funcattr's functions take a callable "
+        "target, which chooses a tensor of it."
+    )
+    chosen = _chosen(out, target)
+    assert (chosen[0] if chosen.dim() else chosen).numel() == 1, NO_TARGET
+    return chosen
+
+
+def _chosen(out: Tensor, target: Any) -> Tensor:
+    if target is None:
+        return out
+    if isinstance(target, Tensor):
+        if target.numel() == 1 and isinstance(target.item(), int):
+            return _column(out, (int(target.item()),))
+        assert target.dim() == 1 and len(target) == len(out), (
+            f"Tensor target dimension {target.shape} is not valid. {out.shape}"
+        )
+        return _one_each(out, target)
+    if isinstance(target, (int, tuple)):
+        return _column(out, target if isinstance(target, tuple) else (target,))
+    assert isinstance(target, list), f"Target type {type(target)} is not valid."
+    assert len(target) == len(out), "Target list length does not match output!"
+    if isinstance(target[0], int):
+        return _one_each(out, torch.tensor(target, device=out.device))
+    assert isinstance(target[0], tuple), (
+        f"Target element type {type(target[0])} in list is not valid."
+    )
+    indices = [(i, *index) for i, index in enumerate(target)]
+    return torch.stack([out[index] for index in indices])
+
+
+def _column(out: Tensor, index: tuple[Any, ...]) -> Tensor:
+    assert len(index) < out.dim(), f"Cannot choose target column with output shape {out.shape}."
+    where = (slice(None), *index)
+    return out[where]
+
+
+def _one_each(out: Tensor, index: Tensor) -> Tensor:
+    assert out.dim() == 2, "Output must be 2D to select tensor of targets."
+    index = index.to(out.device)
+    from_start = torch.where(index < 0, index + out.shape[1], index)  # Captum refuses negative ones
+    return out.gather(1, from_start.unsqueeze(1)).squeeze(1)
+
+
+def neuron_of(out: Any, selector: Neuron) -> Tensor:
+    """One number per example, as Captum selects them of a layer's output.
+
+    Raises:
+        AssertionError, IndexError, RuntimeError: with Captum's words.
+    """
+    if callable(selector):
+        chosen: Tensor = selector(out)
+    else:
+        assert isinstance(out, Tensor), (
+            "Cannot select neuron index from layer with multiple tensors, consider providing a "
+            "neuron selector function instead."
+        )
+        index = tuple(selector) if isinstance(selector, (tuple, list)) else (selector,)
+        chosen = _column(out, index)
+        if any(isinstance(i, slice) for i in index):
+            return chosen.flatten(1).sum(1) if chosen.dim() > 1 else chosen
+    if chosen.numel() > 1 and chosen.dim() != 1:
+        raise RuntimeError(
+            "grad can be implicitly created only for scalar outputs: a neuron is one number per "
+            f"example, and {selector!r} selects {tuple(chosen.shape)}. Slices are summed."
+        )
+    return chosen
+
+
+class Method(GradientBase):  # type: ignore[misc]
+    """What all methods share: the attributes that Captum reads, and the call."""
+
+    forward_func: Callable[..., Any]
+
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        self.forward_func = forward_func
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether a map is a product with what is explained."""
+        return False
+
+    def has_convergence_delta(self) -> bool:
+        """Whether ``attribute`` can return an error of approximation: no gradient can."""
+        return False
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises NotImplementedError, as Captum's."""
+        name = type(self).__name__
+        raise NotImplementedError(f"attribute_future is not implemented for {name}")
+
+    def _maps(
+        self,
+        method: Callable[[tuple[int, ...]], Attribution],
+        inputs: Any,
+        extra: Any,
+        select: Callable[[Any], Tensor],
+        *,
+        at_inputs: bool = True,
+        keep_graph: bool = False,
+    ) -> Any:
+        """The maps of ``method(argnums)``; as the inputs are, a tensor or a tuple of them."""
+        tensors = as_tuple(inputs)
+        if at_inputs:
+            check_tensors(tensors)
+        args = (
+            *tensors,
+            *(extra if isinstance(extra, tuple) else () if extra is None else (extra,)),
+        )
+        with captums_errors():
+            attr = method(tuple(range(len(tensors))))
+            maps = attr(*(args if keep_graph else detached(args)), target=select)
+        return maps[0] if at_inputs and not isinstance(inputs, tuple) else maps
+
+
+class Internal(Method):
+    """A method with a layer of its own."""
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | Sequence[nn.Module],
+        device_ids: list[int] | None = None,
+    ) -> None:
+        super().__init__(forward_func)
+        self.layer = layer
+        self.device_ids = device_ids
+
+
+def or_plain(method: Callable[..., Attribution]) -> Callable[..., Attribution]:
+    """``method``, but the plain gradient of a model without any ReLU, and a warning."""
+
+    def attribution(func: Callable[..., Any], argnums: tuple[int, ...]) -> Attribution:
+        strict = method(func, argnums)
+
+        def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            try:
+                return strict.linearize(*args, **kwargs)
+            except NoSiteError as error:
+                if "met none of" not in str(error):  # there is one, out of reach
+                    raise
+                warnings.warn(
+                    f"There is no ReLU here to modify, so this is the plain gradient: {error}",
+                    stacklevel=6,
+                )
+            return method(func, argnums, require_match=False).linearize(*args, **kwargs)
+
+        return Attribution(linearize)
+
+    return attribution
+
+
+def one_device(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A model that would run in threads, which no rule would reach, without its DataParallel."""
+    several = isinstance(func, nn.DataParallel) and len(func.device_ids) > 1
+    return func.module if several else func  # type: ignore[attr-defined]
+
+
+def as_module(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls modules, as a module that has them as its parts."""
+    if isinstance(func, nn.Module):
+        return func
+    held = [v for v in _reached(func) if isinstance(v, nn.Module)]
+    names = _global_modules(func)
+    return _Calling(func, held, names) if held or names else func
+
+
+class _Calling(nn.Module):
+    """Calls a function. In a copy of it the function calls the copies (see `Clone`)."""
+
+    def __init__(
+        self, func: Callable[..., Any], held: list[nn.Module], names: dict[str, nn.Module]
+    ) -> None:
+        super().__init__()
+        self.held = nn.ModuleList(held)
+        self.globals = nn.ModuleList(names.values())
+        self.names = list(names)
+        self.func = func
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        func = self.func
+        if self.names:  # of a function that finds its model among the globals
+            assert isinstance(func, types.FunctionType)
+            scope = {**func.__globals__, **dict(zip(self.names, self.globals))}
+            own = func.__kwdefaults__
+            func = types.FunctionType(
+                func.__code__, scope, func.__name__, func.__defaults__, func.__closure__
+            )
+            func.__kwdefaults__ = own
+        return func(*args, **kwargs)
+
+
+def _reached(func: Any) -> Iterator[Any]:
+    """What a function holds on to: its self, its closure, the arguments bound to it."""
+    if isinstance(func, functools.partial):
+        yield from (func.func, *func.args, *func.keywords.values())
+        yield from _reached(func.func)
+    elif isinstance(func, types.MethodType):
+        yield func.__self__
+    elif isinstance(func, types.FunctionType):
+        for cell in func.__closure__ or ():
+            with contextlib.suppress(ValueError):  # not assigned yet
+                yield cell.cell_contents
+    else:
+        yield from getattr(func, "__dict__", {}).values()
+
+
+def _global_modules(func: Any) -> dict[str, nn.Module]:
+    if not isinstance(func, types.FunctionType):
+        return {}
+    found = {name: func.__globals__.get(name) for name in func.__code__.co_names}
+    return {name: value for name, value in found.items() if isinstance(value, nn.Module)}
