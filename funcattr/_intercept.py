@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from . import rules
+from ._linear import LINEAR
 from ._site import Activation, Scope, Site, Token, compiling, is_raw, levels
 from .errors import NoSiteError
 
@@ -72,8 +73,7 @@ _OPAQUE = {  # what holds a ReLU where no mode can see it, and the way out
     torch.rnn_relu_cell: "nn.RNNCell(nonlinearity='relu')",
 }
 _AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
-_NORMS = (F.batch_norm, F.instance_norm)
-_WATCHED = frozenset((*SPELLINGS, *_OPAQUE, *_AUTOGRAD, *_NORMS))
+_WATCHED = frozenset((*SPELLINGS, *_OPAQUE, *_AUTOGRAD, *LINEAR))
 
 
 class Entry:
@@ -161,8 +161,8 @@ class Intercept(TorchFunctionMode):
         if func in self.plan.entries:
             return self._activation(self.plan.entries[func], func, args, kwargs)
         if func in _WATCHED:
-            if func in _NORMS:
-                return _norm(func, args, kwargs)
+            if func in LINEAR:
+                return LINEAR[func](func, args, kwargs, self.scope)
             elif func in SPELLINGS:
                 self.others.append(SPELLINGS[func].activation)
                 if self.met is not None:
@@ -238,7 +238,11 @@ class Intercept(TorchFunctionMode):
             *positional[:lead],
             *(rest[name] for name in names),
         )
-        return x.copy_(y) if in_place else y
+        if not in_place:
+            return y
+        if self.scope is not None and self.scope.alone and not x._is_view():
+            x.detach_()  # or copy_ would hand zeros to what x was before
+        return x.copy_(y)
 
     def _site(self, *args: Any) -> Tensor:
         if compiling():
@@ -260,37 +264,6 @@ def _ceiling(activation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         high = args[1] if len(args) > 1 else kwargs.get("max_val", 1.0)
         return float(high) if low == 0 else None
     return None
-
-
-def _norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A norm with running statistics, which it does not update."""
-    training = "training" if func is F.batch_norm else "use_input_stats"
-    names = ("input", "running_mean", "running_var", "weight", "bias", training, "momentum", "eps")
-    defaults = {"weight": None, "bias": None, training: func is not F.batch_norm, "eps": 1e-5}
-    bound = {**defaults, **dict(zip(names, args)), **kwargs}
-    if bound[training]:
-        # The output is the same without them, and vmap need not refuse to write to them.
-        bound.update(running_mean=None, running_var=None)
-        return func(**bound)
-    if func is F.batch_norm and compiling():
-        # Written out, since the compiler fails on its forward-mode derivative.
-        return _affine(**{name: bound[name] for name in (*names[:5], "eps")})
-    return func(*args, **kwargs)
-
-
-def _affine(
-    input: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> Tensor:
-    shape = (-1, *[1] * (input.dim() - 2))
-    invstd = torch.rsqrt(running_var + eps)
-    out = (input - running_mean.reshape(shape)) * invstd.reshape(shape)
-    out = out if weight is None else out * weight.reshape(shape)
-    return out if bias is None else out + bias.reshape(shape)
 
 
 def entries(

@@ -14,7 +14,7 @@ from torch import Tensor
 from ._arguments import Chosen
 from ._contexts import graph_only_if, no_autocast, tracked
 from ._intercept import Plan
-from ._site import Scope, compiling, levels
+from ._site import Scope, compiling, levels, transforming
 from ._taps import Tapped, Taps
 from ._tree import pack
 from .errors import FuncattrError, TargetError
@@ -106,7 +106,9 @@ class _Run:
         self.chosen, self.layers, self.at_input = chosen, layers, at_input
         self.tracked = tracked
         self.plain = False  # whether the level is that of plain autograd
-        self.scope: Scope | None = None
+        self.scope = None if compiling() else Scope()
+        if not (tracked or transforming()):
+            self._be_plain()
         self.primals = [] if chosen is None else chosen.floats
         self.unpack: Callable[[Tensors, Tensors], Any]
 
@@ -116,7 +118,9 @@ class _Run:
 
     def forward(self, args: Any, kwargs: Any, taps: Taps) -> tuple[Tensors, Tensors]:
         """The float tensors of the output, and the others."""
-        out = self.ruled.run(args, kwargs, detach=self.tracked, scope=self.scope, taps=taps)
+        out = self.ruled.run(
+            args, kwargs, detach=self.tracked or self.plain, scope=self.scope, taps=taps
+        )
         tensors, unpack = pack(out)
         is_float = [t.is_floating_point() or t.is_complex() for t in tensors]
 
@@ -139,8 +143,6 @@ class _Run:
         What a layer gives is marked as differentiable at the moment that it is there.
         """
         marked: Any = None
-        if not compiling():
-            self.scope = Scope()
 
         def forward(anchor: Tensor, *primals: Tensor) -> Any:
             nonlocal marked
@@ -174,17 +176,17 @@ class _Run:
 
     def _levelled(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
         """Runs ``forward`` at a level of differentiation of its own."""
-        if compiling():
-            outs, _, aux = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
-            return outs, aux
-        state = torch.get_rng_state()
+        if self.plain:
+            return self._plainly(forward, primals)
+        state = None if compiling() else torch.get_rng_state()
         try:
             outs, _, aux = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
             return outs, aux
         except RuntimeError as error:
             # An autograd.Function without setup_context, a saved-tensor hook: the model works, only
-            # not under torch.func. Plain autograd serves it where nothing else is transforming.
-            if levels() > 1 or not ("functorch" in str(error) or "torch.func" in str(error)):
+            # not under torch.func.
+            told = "functorch" in str(error) or "torch.func" in str(error)
+            if state is None or levels() > 1 or not told:
                 raise
             if self.tracked:
                 raise FuncattrError(
@@ -193,59 +195,22 @@ class _Run:
                     f"torch.func. {error}"
                 ) from error
         torch.set_rng_state(state)  # the second try draws what the first one drew
-        self.plain = True
+        self._be_plain()
+        return self._plainly(forward, primals)
+
+    def _be_plain(self) -> None:
+        self.plain, self.scope = True, Scope(alone=True)
+
+    def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
+        """Runs ``forward`` at the level of plain autograd, whose calls cost a tenth."""
         with torch.enable_grad():
-            outs, (others, acts) = forward(*(p.detach().requires_grad_() for p in primals))
+            own = (p.clone() if p.is_inference() else p.detach() for p in primals)
+            outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
         return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
 
     def repeating(self) -> AbstractContextManager[Any]:
         """For a backward pass that may repeat parts of the forward pass (checkpointing)."""
         return self.ruled.repeating() if self.plain else contextlib.nullcontext()
-
-    def traced(self, true: bool) -> Any:
-        """By zeros that are added: a compiler lets no tensor out of the level that it belongs to.
-
-        Their shapes take a forward pass of their own, of which the compiler keeps nothing.
-        """
-        zeros: list[Tensors] = []
-        calls: list[int] = []
-        if self.layers:
-            shapes: list[list[Tensors]] = [[] for _ in self.layers]
-
-            def record(i: int, call: int, tensors: list[Tensor]) -> Tensors:
-                shapes[i].append([torch.zeros_like(t) for t in tensors])
-                return tensors
-
-            taps = Taps(self.layers, self.at_input, record)
-            self.forward(self.ruled, self.primals, taps)
-            calls = taps.check()
-            zeros = [z[call] for z, call in zip(shapes, calls)]
-
-        def differentiable(ruled: Ruled) -> Any:
-            def forward(floats: Tensors, zeros: list[Tensors]) -> Any:
-                acts: list[Tensors] = [()] * len(self.layers)
-
-                def visit(i: int, call: int, tensors: list[Tensor]) -> Tensors:
-                    if call != calls[i]:
-                        return tensors
-                    acts[i] = tensors
-                    return [t + z for t, z in zip(tensors, zeros[i])]
-
-                taps = Taps(self.layers, self.at_input, visit)
-                outs, others = self.forward(ruled, floats, taps)
-                return outs, (others, acts)
-
-            return torch.func.vjp(forward, self.primals, zeros, has_aux=True)
-
-        outs, pullback, (others, acts) = differentiable(self.ruled)
-        pullbacks = {False: pullback}
-        if true:
-            pullbacks[True] = differentiable(Ruled(self.ruled.func, Plan()))[1]
-
-        def backward(cots: Tensors, inputs: bool, layers: bool, true: bool) -> Pulled:
-            return Pulled(*pullbacks[true](cots))
-
-        return outs, others, acts, backward
 
 
 def _all_tracked(tensors: Tensors) -> bool:
@@ -317,14 +282,15 @@ class _Backward:
             return [torch.zeros_like(p) for p in points]
         outs, grads = [out for out, _ in pairs], [c for _, c in pairs]
         assert self.run.scope is not None
-        with self.run.scope.using(true), self.run.repeating():
+        # Without a graph of the maps, this level is the only one.
+        keeping = not torch.is_grad_enabled()
+        with self.run.scope.using(true, keeping), self.run.repeating():
             found = torch.autograd.grad(
                 outs,
                 reached,
                 grads,
                 retain_graph=True,
-                # The level of plain autograd itself has no second derivative (see Site).
-                create_graph=torch.is_grad_enabled() and (not self.run.plain or levels() > 1),
+                create_graph=torch.is_grad_enabled(),
                 allow_unused=True,
             )
         by_id = {id(p): g for p, g in zip(reached, found) if g is not None}

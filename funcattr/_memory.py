@@ -21,7 +21,7 @@ class Largest(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor):
+        if isinstance(out, Tensor) and func is not Tensor.detach:  # that one is how weights come in
             with torch._C.DisableTorchFunction():
                 self.nbytes = max(self.nbytes, out.numel() * out.element_size())
         return out

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import rules
+from . import _layout, rules
 from .errors import ArgumentError, FuncattrError
 
 _compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
@@ -31,6 +31,13 @@ def compiling() -> bool:
 
 # A quick answer to the usual case; the slow one is right without it.
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+
+def transforming() -> bool:
+    """Whether a transform, of torch.func or of forward-mode autograd, is under way."""
+    return compiling() or _transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
 _local = threading.local()
 
 
@@ -73,14 +80,20 @@ class Activation:
         """The true derivative by ``x``; elementwise, hence its own transpose."""
         if self.ceiling is None:
             return torch.func.vjp(lambda x: self(x, *tensors), x)[1](g)[0]  # type: ignore[no-any-return]
-        g = rules.standard(x, g)
-        return g if self.ceiling == float("inf") else g.masked_fill(x >= self.ceiling, 0)
+        if self.ceiling == float("inf"):
+            return rules.standard(x, g)
+        return torch.ops.aten.hardtanh_backward(g, x, 0.0, self.ceiling)  # type: ignore[no-any-return]
 
-    def apply(self, rule: rules.Rule, x: Tensor, g: Tensor, *tensors: Tensor) -> Tensor:
-        """What ``rule`` makes of the cotangent ``g``."""
+    def apply(
+        self, rule: rules.Rule, x: Tensor, g: Tensor, *tensors: Tensor, alone: bool = False
+    ) -> Tensor:
+        """What ``rule`` makes of the cotangent ``g``; ``alone`` if nobody differentiates that."""
         with raw():
             if self.ceiling is None:
                 result = rules.at(rule, x, g, lambda g: self.pull(x, g, *tensors))
+            elif rule is rules.guided:
+                g = self.pull(x, g)  # one pass over memory, where a clipped ReLU's rule takes two
+                return g.relu_() if alone else torch.relu(g)
             else:
                 result = rule(x, g)
         if (
@@ -102,21 +115,26 @@ class Activation:
 
 
 class Scope:
-    """One forward pass; its sites can be told to give their true derivative for a while."""
+    """One forward pass in eager; what its sites are to do in a backward pass.
 
-    def __init__(self) -> None:
-        self.true = False
+    ``true`` asks for the true derivative, ``keeping`` says that what is made for one backward pass
+    is as good for the next. ``alone`` is fixed: no derivative of the maps will ever be asked for.
+    """
+
+    def __init__(self, alone: bool = False) -> None:
+        self.alone, self.true, self.keeping = alone, False, False
         self._lock = threading.RLock()
 
     @contextlib.contextmanager
-    def using(self, true: bool) -> Iterator[None]:
-        """Within, the true derivative, or the rules."""
+    def using(self, true: bool, keeping: bool) -> Iterator[None]:
+        """Within, sites do as told."""
         with self._lock:
-            before, self.true = self.true, true
+            before = self.true, self.keeping
+            self.true, self.keeping = true, keeping
             try:
                 yield
             finally:
-                self.true = before
+                self.true, self.keeping = before
 
 
 class Token:
@@ -126,10 +144,11 @@ class Token:
     ``depth`` levels were under way when the ruled function was entered; the rule is the last one's.
     """
 
-    __slots__ = ("count", "depth", "scope")
+    __slots__ = ("count", "depth", "kept", "scope")
 
     def __init__(self, depth: int, scope: Scope | None = None) -> None:
         self.depth, self.scope, self.count = depth, scope, 0
+        self.kept: dict[str, Tensor] = {}
 
     def next(self) -> int:
         """Counts a level, and returns its number."""
@@ -139,6 +158,23 @@ class Token:
     def owned_by(self, level: int) -> bool:
         """Whether the rule belongs to ``level``, and acts now."""
         return level == self.depth - 1 and (self.scope is None or not self.scope.true)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no derivative but one backward pass will ever be asked for."""
+        return self.scope is not None and self.scope.alone
+
+    def keep(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` returns, made once for all backward passes where it can be."""
+        if self.scope is None or not self.scope.keeping:
+            return make()
+        if name not in self.kept:
+            self.kept[name] = make()
+        return self.kept[name]
+
+    def many(self, g: Tensor) -> bool:
+        """Whether ``g`` is one of many cotangents of pictures, which share a better layout."""
+        return self.scope is not None and _layout.many(g)
 
 
 class _Depth(torch.autograd.Function):
@@ -192,14 +228,18 @@ class Site(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, *tensors = ctx.saved_tensors
         activation: Activation = ctx.activation
+        if ctx.token.many(g):
+            g, plain = _layout.channels_last(g), x
+            x = ctx.token.keep("x", lambda: _layout.channels_last(plain))
         if ctx.token.owned_by(ctx.level):
-            if ctx.level == 0 and torch.is_grad_enabled() and ctx.rule is not rules.standard:
+            alone, graph = ctx.token.alone, torch.is_grad_enabled()
+            if ctx.level == 0 and graph and not alone and ctx.rule is not rules.standard:
                 raise FuncattrError(
                     "create_graph=True cannot tell the rule from the true derivative that a "
                     "second derivative needs. Take the map with funcattr.rule_backprop or "
                     "torch.func.grad, and differentiate that."
                 )
-            g_x = activation.apply(ctx.rule, x, g, *tensors)
+            g_x = activation.apply(ctx.rule, x, g, *tensors, alone=alone and not graph)
         else:
             g_x = activation.pull(x, g, *tensors)
         if not tensors:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
@@ -95,8 +96,9 @@ def call(
 ) -> Any:
     """``func(*args, **kwargs)`` under ``mode``, changing nothing of the user's.
 
-    ``detach`` cuts a module off from its own parameters. ``path``, where given, has the name of the
-    running module on its top. ``wraps`` go around the ``forward`` of modules.
+    ``detach`` cuts a module off from its own parameters (but for TorchScript's). ``path``, where
+    given, has the name of the running module on its top. ``wraps`` go around the ``forward`` of
+    modules.
     """
     if isinstance(func, Inside):
         return func.call(args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
@@ -109,9 +111,10 @@ def call(
     if model is None:
         with mode:
             return func(*args, **kwargs)
-    tensors = _replacements(model, given, detach)
     if not compiling():
         _check_initialised(model)
+    tensors = _replacements(model, given, detach)
+    if not compiling():
         # Not functional_call on the model itself: threads that swap tensors in and out of a shared
         # module can leave it with the wrong ones for good.
         clone = Clone(model, tensors, path, wraps)
@@ -156,7 +159,12 @@ def _replacements(model: nn.Module, given: Mapping[str, Tensor], detach: bool) -
     """The tensors that stand in the place of the model's own, by name."""
     tensors: dict[str, Tensor] = {}
     if detach:
-        tensors = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        fixed = {
+            id(p) for m in model.modules() if isinstance(m, ScriptModule) for p in m.parameters()
+        }
+        for name, p in model.named_parameters():
+            if p.requires_grad and id(p) not in fixed:
+                tensors[name] = p.detach()
     tensors.update(given)
     for name, b in model.named_buffers():
         # A clone copies its own; what a caller gave, and a compiled function, is seen to here.

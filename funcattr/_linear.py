@@ -1,0 +1,455 @@
+"""Sites of operations that are linear but for a shift, and of max pooling.
+
+Their values are torch's own, bit for bit, and so are their derivatives but for rounding; only the
+way to them is ours: a convolution's input gradient is a transposed convolution, batch norm by
+running statistics is a scale, many cotangents keep their channels last in memory, and nothing is
+saved that the derivative asked for does not need.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._layout import channels_last
+from ._site import Scope, Token, compiling, is_raw, raw
+
+Shape = tuple[int, ...]
+Tensors = Sequence[Tensor | None]
+_CONVOLUTION: Mapping[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_DIMS = {call: dims for dims, call in _CONVOLUTION.items()}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+class Linear(ABC):
+    """``op(x, *tensors)``, linear in ``x`` but for a shift.
+
+    What passes a cotangent by another rule than `pull` (layer-wise relevance propagation) is a
+    subclass with a `pull` of its own.
+    """
+
+    @abstractmethod
+    def __call__(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        """The values."""
+
+    @abstractmethod
+    def push(self, t: Tensor, *tensors: Tensor | None) -> Tensor:
+        """The tangent of the output, for the tangent ``t`` of ``x``."""
+
+    @abstractmethod
+    def pull(self, shape: Shape, g: Tensor, token: Token, *tensors: Tensor | None) -> Tensor:
+        """The transpose of `push`: the cotangent of ``x``, for the cotangent ``g`` of the output.
+
+        ``shape`` is that of ``x``.
+        """
+
+    @abstractmethod
+    def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
+        """The cotangents of those ``tensors`` that need one."""
+
+    @abstractmethod
+    def push_tensors(self, x: Tensor, tangents: Tensors, *tensors: Any) -> Tensor:
+        """The tangent of the output, for tangents of ``tensors``, or None where there is none."""
+
+
+@dataclass(frozen=True)
+class Convolution(Linear):
+    """``op(x, weight, bias)``, over ``len(stride)`` dims."""
+
+    stride: Shape
+    padding: Shape
+    dilation: Shape
+    groups: int
+
+    def __call__(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        convolution = _CONVOLUTION[len(self.stride)]
+        with raw():
+            return convolution(x, *tensors, self.stride, self.padding, self.dilation, self.groups)
+
+    def push(self, t: Tensor, *tensors: Tensor | None) -> Tensor:
+        return self(t, tensors[0], None)
+
+    def pull(self, shape: Shape, g: Tensor, token: Token, *tensors: Any) -> Tensor:
+        weight: Tensor = tensors[0]
+        dims = len(self.stride)
+        if self._has_few_inputs(weight):
+            return self._pull_by_phases(shape, g, weight)
+        # Places at the end that no window reached.
+        rest = [
+            size - (out - 1) * s + 2 * p - d * (k - 1) - 1
+            for size, out, k, s, p, d in zip(
+                shape[-dims:],
+                g.shape[-dims:],
+                weight.shape[2:],
+                self.stride,
+                self.padding,
+                self.dilation,
+            )
+        ]
+        if token.many(g):
+            weight = token.keep("weight", lambda: channels_last(tensors[0].to(g.dtype)))
+        with raw():
+            return _TRANSPOSED[dims](
+                g,
+                weight.to(g.dtype),
+                None,
+                self.stride,
+                self.padding,
+                rest,
+                self.groups,
+                self.dilation,
+            )
+
+    def _has_few_inputs(self, weight: Tensor) -> bool:
+        return (
+            self.groups == 1
+            and len(self.stride) == 2
+            and self.stride[0] == self.stride[1] > 1
+            and self.dilation == (1, 1)
+            and weight.shape[1] <= 4
+        )
+
+    def _pull_by_phases(self, shape: Shape, g: Tensor, weight: Tensor) -> Tensor:
+        """`pull` where there are few input channels, the first layer of most networks.
+
+        A vector unit has more lanes than those. So all places within a stride are made as channels
+        by one convolution, and put where they belong; several times as quick as the library's own.
+        """
+        s = self.stride[0]
+        outs, ins, *kernel = weight.shape
+        high, wide = (-(-k // s) for k in kernel)
+        phases = F.pad(weight.to(g.dtype), (0, wide * s - kernel[1], 0, high * s - kernel[0]))
+        phases = phases.reshape(outs, ins, high, s, wide, s).flip(2, 4)
+        phases = phases.permute(1, 3, 5, 0, 2, 4).reshape(ins * s * s, outs, high, wide)
+        with raw():
+            out = F.conv2d(g, phases, padding=(high - 1, wide - 1))
+        out = F.pixel_shuffle(out, s)
+        (top, left), (rows, columns) = self.padding, shape[-2:]
+        size = out.shape[-2:]
+        return F.pad(out, (-left, left + columns - size[1], -top, top + rows - size[0]))
+
+    def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
+        weight, bias = tensors
+        if x.dim() == len(self.stride) + 1:
+            x, g = x.unsqueeze(0), g.unsqueeze(0)
+        pulled: Tensors = torch.ops.aten.convolution_backward(
+            g,
+            x.to(g.dtype),
+            weight.to(g.dtype),
+            None if bias is None else bias.shape,
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            (0,) * len(self.stride),
+            self.groups,
+            [False, *needs],
+        )
+        return pulled[1:]
+
+    def push_tensors(self, x: Tensor, tangents: Tensors, *tensors: Any) -> Tensor:
+        weight, bias = tangents
+        return self(x, torch.zeros_like(tensors[0]) if weight is None else weight, bias)
+
+
+@dataclass(frozen=True)
+class Norm(Linear):
+    """Batch norm by its running statistics: ``op(x, mean, var, weight, bias)``."""
+
+    eps: float
+
+    def __call__(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        with raw():
+            return F.batch_norm(x, *tensors, False, 0.0, self.eps)  # type: ignore[arg-type, call-arg]
+
+    def push(self, t: Tensor, *tensors: Any) -> Tensor:
+        _, var, weight, _ = tensors
+        scale = torch.rsqrt(var + self.eps)
+        scale = scale if weight is None else scale * weight
+        return (t * scale.reshape(-1, *[1] * (t.dim() - 2))).to(t.dtype)
+
+    def pull(self, shape: Shape, g: Tensor, token: Token, *tensors: Any) -> Tensor:
+        return self.push(g, *tensors)
+
+    def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
+        def of_needed(*values: Tensor) -> Tensor:
+            given = iter(values)
+            return self.written_out(x, *(next(given) if n else t for n, t in zip(needs, tensors)))
+
+        needed = (t for n, t in zip(needs, tensors) if n)
+        pulled = iter(torch.func.vjp(of_needed, *needed)[1](g))
+        return [next(pulled) if n else None for n in needs]
+
+    def written_out(self, x: Tensor, *tensors: Any) -> Tensor:
+        mean, _, _, bias = tensors
+        shape = (-1, *[1] * (x.dim() - 2))
+        out = self.push(x - mean.reshape(shape), *tensors)
+        return (out if bias is None else out + bias.reshape(shape)).to(x.dtype)
+
+    def push_tensors(self, x: Tensor, tangents: Tensors, *tensors: Any) -> Tensor:
+        (mean, var, _, _), (by_mean, by_var, by_weight, by_bias) = tensors, tangents
+        shape = (-1, *[1] * (x.dim() - 2))
+        centred = x - mean.reshape(shape)
+        out = torch.zeros_like(x)
+        if by_mean is not None:
+            out = out - self.push(by_mean.reshape(shape).expand_as(x), *tensors)
+        if by_var is not None:
+            out = out - self.push(centred, *tensors) * (by_var / (var + self.eps) / 2).reshape(
+                shape
+            )
+        if by_weight is not None:
+            out = out + self.push(centred, mean, var, by_weight, None)
+        if by_bias is not None:
+            out = out + by_bias.reshape(shape)
+        return out.to(x.dtype)
+
+
+class LinearSite(torch.autograd.Function):
+    """``op(x, *tensors)``, with the derivative as ``op`` has it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(op: Linear, token: Token, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        return op(x, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.op, ctx.token, x, *tensors = inputs
+        ctx.shape, ctx.dtype = tuple(x.shape), x.dtype
+        ctx.set_materialize_grads(False)
+        # Under torch.vmap nothing but tensors can be saved, and the same for both directions.
+        ctx.there = [t is not None for t in tensors]
+        needs_x = any(ctx.needs_input_grad[3:]) or not ctx.token.alone
+        saved = [t for t in (*tensors, x if needs_x else None) if t is not None]
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+
+    @staticmethod
+    def saved(ctx: Any) -> tuple[Tensor | None, Tensors]:
+        """``x``, where it was saved, and the tensors."""
+        saved = iter(ctx.saved_tensors)
+        tensors = [next(saved) if there else None for there in ctx.there]
+        return next(saved, None), tensors
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, tensors = LinearSite.saved(ctx)
+        needs_x, *needs = ctx.needs_input_grad[2:]
+        g_x: Tensor | None = None
+        pulled: Tensors = [None] * len(tensors)
+        if needs_x:
+            g_x = ctx.op.pull(ctx.shape, g, ctx.token, *tensors).to(ctx.dtype)
+        if any(needs):
+            pulled = ctx.op.pull_tensors(x, g, needs, *tensors)
+        grads = (p if p is None else p.to(t.dtype) for p, t in zip(pulled, tensors))  # type: ignore[union-attr]
+        return (None, None, g_x, *grads)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
+        x, tensors = LinearSite.saved(ctx)
+        t, *ts = tangents[2:]
+        out: Tensor | None = None if t is None else ctx.op.push(t, *tensors)
+        if any(t is not None for t in ts):
+            more: Tensor = ctx.op.push_tensors(x, ts, *tensors)
+            out = more if out is None else out + more
+        return out
+
+
+class MaxPool(torch.autograd.Function):
+    """Max pooling of pictures, with the places that its values came from."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(window: tuple[Any, ...], token: Token, x: Tensor) -> tuple[Tensor, Tensor]:
+        with raw():
+            return torch.ops.aten.max_pool2d_with_indices(x, *window)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.window, ctx.token, x = inputs
+        ctx.shape = tuple(x.shape)
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1])
+        ctx.save_for_forward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, _: None) -> tuple[None, None, Tensor | None]:
+        if g is None:
+            return None, None, None
+        (winners,) = ctx.saved_tensors
+        if ctx.token.many(g):
+            g, plain = channels_last(g), winners
+            winners = ctx.token.keep("winners", lambda: channels_last(plain))
+        return None, None, _Scattered.apply(ctx.window, ctx.shape, g, winners)  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, t: Tensor) -> tuple[Tensor, None]:
+        return _gathered(t, ctx.saved_tensors[0]), None
+
+
+def _gathered(x: Tensor, winners: Tensor) -> Tensor:
+    return x.flatten(2).gather(2, winners.flatten(2)).reshape(winners.shape)
+
+
+class _Scattered(torch.autograd.Function):
+    """Every number of ``g`` at the place that it came from, in ``shape``: max pooling's transpose.
+
+    A Function for the sake of its rule under ``torch.vmap``: one call for all, in one layout.
+    """
+
+    @staticmethod
+    def forward(window: tuple[Any, ...], shape: Shape, g: Tensor, winners: Tensor) -> Tensor:
+        order = torch.channels_last if g.stride(1) == 1 else torch.contiguous_format
+        like = torch.empty(shape, dtype=g.dtype, device=g.device, memory_format=order)
+        return torch.ops.aten.max_pool2d_with_indices_backward(g, like, *window, winners)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.window, ctx.shape, _, winners = inputs
+        ctx.save_for_backward(winners)
+        ctx.save_for_forward(winners)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, None, Tensor, None]:
+        return None, None, _gathered(g, ctx.saved_tensors[0]), None
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, __: None, t: Tensor, ___: None) -> Tensor:
+        return _Scattered.apply(ctx.window, ctx.shape, t, ctx.saved_tensors[0])  # type: ignore[no-any-return, no-untyped-call]
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: tuple[Any, ...],
+        window: tuple[Any, ...],
+        shape: Shape,
+        g: Tensor,
+        winners: Tensor,
+    ) -> tuple[Tensor, int]:
+        every = [
+            t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
+            for t, d in zip((g, winners), in_dims[2:])
+        ]
+        merged = [t.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2) for t in every]
+        if every[0].stride(2) != 1:
+            merged = [t.flatten(0, 1) for t in every]
+        whole = (info.batch_size * shape[0], *shape[1:])
+        out = _Scattered.apply(window, whole, *merged)  # type: ignore[no-untyped-call]
+        return out.unflatten(0, (info.batch_size, shape[0])), 0
+
+
+def linear(op: Linear, scope: Scope | None, *tensors: Tensor | None) -> Tensor:
+    """The output of a fresh site."""
+    return LinearSite.apply(op, Token(0, scope), *tensors)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def convolution(
+    stride: Shape, padding: Shape, dilation: Shape, groups: int, *tensors: Tensor | None
+) -> Tensor:
+    """The same, asked for in what a graph can hold."""
+    return linear(Convolution(stride, padding, dilation, groups), None, *tensors)
+
+
+Call = Callable[..., Any]
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+def _named(defaults: Kwargs, args: Args, kwargs: Kwargs) -> Kwargs:
+    return {**defaults, **dict(zip(defaults, args)), **kwargs}
+
+
+def _left_alone(*tensors: Tensor | None) -> bool:
+    """Whether a call has to do with no derivative, or is a site's own."""
+    if not compiling() and is_raw():
+        return True
+    return not all(t is None or t.is_floating_point() for t in tensors)
+
+
+def _per_dim(value: Any, dims: int) -> Shape:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * dims if len(values) == 1 else values
+
+
+_CONV_ARGS = dict.fromkeys(("input", "weight", "bias"))
+_CONV_ARGS |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+
+def _convolution(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+    named = _named(_CONV_ARGS, args, kwargs)
+    tensors = [named[name] for name in ("input", "weight", "bias")]
+    if isinstance(named["padding"], str) or _left_alone(*tensors):
+        return func(*args, **kwargs)
+    dims = _DIMS[func]
+    stride, padding, dilation = (
+        _per_dim(named[name], dims) for name in ("stride", "padding", "dilation")
+    )
+    if compiling():
+        # Imported while the compiler traces, since it imports the compiler (about a second).
+        from ._graph import convolution_in_graph
+
+        return convolution_in_graph(stride, padding, dilation, named["groups"], *tensors)
+    return linear(Convolution(stride, padding, dilation, named["groups"]), scope, *tensors)
+
+
+_NORM_ARGS = ("input", "running_mean", "running_var", "weight", "bias")
+_BATCH_NORM_ARGS = {**dict.fromkeys(_NORM_ARGS), "training": False, "momentum": 0.1, "eps": 1e-5}
+_INSTANCE_NORM_ARGS = {
+    **dict.fromkeys(_NORM_ARGS),
+    "use_input_stats": True,
+    "momentum": 0.1,
+    "eps": 1e-5,
+}
+
+
+def _batch_norm(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+    named = _named(_BATCH_NORM_ARGS, args, kwargs)
+    if named["training"]:
+        # The output is the same without them, and vmap need not refuse to write to them.
+        return func(**{**named, "running_mean": None, "running_var": None})
+    tensors = [named[name] for name in _NORM_ARGS]
+    if _left_alone(*tensors):
+        return func(*args, **kwargs)
+    op = Norm(named["eps"])
+    if compiling():  # the compiler fails on the forward-mode derivative of batch_norm itself
+        return op.written_out(*tensors)
+    return linear(op, scope, *tensors)
+
+
+def _instance_norm(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+    named = _named(_INSTANCE_NORM_ARGS, args, kwargs)
+    if named["use_input_stats"]:  # as for batch norm
+        return func(**{**named, "running_mean": None, "running_var": None})
+    return func(*args, **kwargs)
+
+
+_POOL_ARGS = dict.fromkeys(("input", "kernel_size", "stride"))
+_POOL_ARGS |= {"padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
+
+
+def _max_pool(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+    named = _named(_POOL_ARGS, args, kwargs)
+    x = named["input"]
+    if compiling() or named["return_indices"] or x.dim() != 4 or _left_alone(x):
+        return func(*args, **kwargs)
+    stride = named["kernel_size"] if named["stride"] is None else named["stride"]
+    sizes = (named["kernel_size"], stride, named["padding"], named["dilation"])
+    window = (*(_per_dim(size, 2) for size in sizes), named["ceil_mode"])
+    return MaxPool.apply(window, Token(0, scope), x)[0]  # type: ignore[no-untyped-call]
+
+
+LINEAR: Mapping[Call, Callable[[Call, Args, Kwargs, Scope | None], Any]] = {
+    **dict.fromkeys(_DIMS, _convolution),
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
+    F.max_pool2d: _max_pool,
+}
