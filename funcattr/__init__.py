@@ -15,7 +15,7 @@ from .attribution import (
     rule_backprop,
     saliency,
 )
-from .compose import integrated_gradients, smooth_grad
+from .compose import bundle, integrated_gradients, smooth_grad
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
 from .functional import make_functional
 from .layers import grad_cam, guided_grad_cam, layer_gradient_x_activation
@@ -32,6 +32,7 @@ __all__ = [
     "LayerError",
     "NoSiteError",
     "TargetError",
+    "bundle",
     "channel_max_abs",
     "deconvnet",
     "gaussian_smooth",

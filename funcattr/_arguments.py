@@ -36,6 +36,15 @@ class Chosen:
                 )
         self.floats: list[Tensor] = [self.leaves[i] for i in self.where]
 
+    def places(self, nums: Sequence[int]) -> list[int]:
+        """Where in ``floats`` the tensors of some of the arguments are."""
+        counts = [sum(map(_is_float, tree_flatten(self.args[n])[0])) for n in self.nums]
+        return [
+            sum(counts[: self.nums.index(n)]) + i
+            for n in nums
+            for i in range(counts[self.nums.index(n)])
+        ]
+
     def _filled(self, floats: Sequence[Any], rest: Sequence[Any]) -> tuple[Any, ...]:
         leaves = list(rest)
         for i, value in zip(self.where, floats):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -100,11 +100,12 @@ def site(
     x: Tensor,
     *tensors: Tensor,
     scope: Scope | None = None,
+    call: tuple[Callable[..., Any], str | None] | None = None,
 ) -> Tensor:
     """The output of a fresh site, asked for in tensors and constants (in a graph, those alone)."""
     entry = Entry._all[key]
     activation = Activation(entry.spelling.call, ceiling, args, kwargs, names)
-    return Site.apply(activation, entry.rule, Token(depth, scope), x, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    return Site.apply(activation, entry.rule, Token(depth, scope, call), x, *tensors)  # type: ignore[no-any-return, no-untyped-call]
 
 
 STANDARD = {f: Entry(s, rules.standard) for f, s in SPELLINGS.items()}
@@ -128,13 +129,38 @@ class Plan:
     where: Callable[[str], bool] | None = None
     require_match: bool = False
 
+    def entry(
+        self, func: Callable[..., Any], path: str | None, ceiling: float | None
+    ) -> Entry | None:
+        """What stands for a call of ``func`` in the module at ``path``, if it is an activation."""
+        entry = self.entries.get(func)
+        if entry is None or (entry.only_clipped and ceiling is None):
+            return None
+        here = self.where is None or path is None or self.where(path)
+        # Out of place of the rule it is a site all the same, so that every ReLU in autograd's graph
+        # is one that was not seen.
+        return entry if here else STANDARD[func]
+
+    def rule(
+        self, func: Callable[..., Any], path: str | None, ceiling: float | None
+    ) -> rules.Rule | None:
+        """The rule of that call."""
+        entry = self.entry(func, path, ceiling)
+        return None if entry is None else entry.rule
+
+    def same(self, other: Plan) -> bool:
+        """Whether ``other`` says the same."""
+        alike = self.where is other.where and self.require_match == other.require_match
+        return alike and self.entries == other.entries
+
 
 class Intercept(TorchFunctionMode):
     """Sees every call of a torch function and puts sites in the place of activations.
 
     ``depth`` is the number of levels of differentiation under way (`_site.count_levels`);
     ``path`` the stack of the paths of the modules that are running, where it is known; ``met``,
-    where given, collects every activation.
+    where given, collects every activation. ``also`` are plans that a backward pass may follow in
+    the place of ``plan``.
     """
 
     def __init__(
@@ -144,11 +170,17 @@ class Intercept(TorchFunctionMode):
         path: list[str] | None = None,
         met: list[Met] | None = None,
         scope: Scope | None = None,
+        also: Sequence[Plan] = (),
     ) -> None:
         super().__init__()
-        self.plan, self.depth, self.path, self.met, self.scope = plan, depth, path, met, scope
-        self.matched = 0
-        self.others: list[str] = []  # activations met that are no sites
+        self.depth, self.path, self.met, self.scope = depth, path, met, scope
+        self.plans = (plan, *also)
+        self.entries = plan.entries
+        for other in also:
+            self.entries = {**other.entries, **self.entries}
+        # For each plan, how many calls follow its rule, and which activations are none of its.
+        self.matched = [0 for _ in self.plans]
+        self.others: list[list[str]] = [[] for _ in self.plans]
 
     def __torch_function__(
         self,
@@ -158,20 +190,24 @@ class Intercept(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in self.plan.entries:
-            return self._activation(self.plan.entries[func], func, args, kwargs)
+        if func in self.entries:
+            return self._activation(self.entries[func], func, args, kwargs)
         if func in _WATCHED:
             if func in LINEAR:
                 return LINEAR[func](func, args, kwargs, self.scope)
             elif func in SPELLINGS:
-                self.others.append(SPELLINGS[func].activation)
+                for others in self.others:
+                    others.append(SPELLINGS[func].activation)
                 if self.met is not None:
                     self._note(SPELLINGS[func].text, SPELLINGS[func].activation, args[0], False)
-            elif self.plan.require_match and (func in _OPAQUE or levels() == self.depth):
+            elif self._strict() and (func in _OPAQUE or levels() == self.depth):
                 self._refuse(func)
             elif func in _OPAQUE and self.met is not None:
                 self._note(_OPAQUE[func], "relu", args[0], False)
         return func(*args, **kwargs)
+
+    def _strict(self) -> bool:
+        return any(plan.require_match for plan in self.plans)
 
     def _note(self, text: str, activation: str, x: Tensor, replaced: bool) -> None:
         if self.met is not None:
@@ -209,25 +245,26 @@ class Intercept(TorchFunctionMode):
         elif spelling.flag is not None:
             in_place = rest.pop("inplace", False)
         ceiling = _ceiling(spelling.activation, positional, rest)
-        here = self.plan.where is None or self.path is None or self.plan.where(self.path[-1])
-        active = (
-            x.is_floating_point()
-            and not (entry.only_clipped and ceiling is None)
-            and (compiling() or not is_raw())
-        )
+        path = self.path[-1] if self.path else None
+        found = [plan.entry(func, path, ceiling) for plan in self.plans]
+        known = any(e is not None for e in found)
+        active = known and x.is_floating_point() and (compiling() or not is_raw())
         text = spelling.text + ("(inplace=True)" if in_place and not spelling.in_place else "")
-        self._note(text, spelling.activation, x, active and here)
+        self._note(text, spelling.activation, x, active and found[0] is entry)
         if not active:
             return func(*args, **kwargs)
-        self.matched += here
+        for i, (plan, own) in enumerate(zip(self.plans, found)):
+            if own is None:
+                self.others[i].append(spelling.activation)
+            self.matched[i] += own is not None and own is plan.entries.get(func)
+        first = found[0] or Entry(spelling, rules.standard)
         lead = 0
         while lead < len(positional) and isinstance(positional[lead], Tensor):
             lead += 1
         names = tuple(name for name, value in rest.items() if isinstance(value, Tensor))
         y = self._site(
-            # Out of place of the rule it is a site all the same, so that every ReLU in autograd's
-            # graph is one that was not seen.
-            entry.key if here else STANDARD[func].key,
+            (func, path),
+            first.key,
             self.depth,
             ceiling,
             positional[lead:],
@@ -244,13 +281,13 @@ class Intercept(TorchFunctionMode):
             x.detach_()  # or copy_ would hand zeros to what x was before
         return x.copy_(y)
 
-    def _site(self, *args: Any) -> Tensor:
+    def _site(self, call: tuple[Callable[..., Any], str | None], *args: Any) -> Tensor:
         if compiling():
             # Imported while the compiler traces, since it imports the compiler (about a second).
             from ._graph import site_in_graph
 
             return site_in_graph(*args)  # type: ignore[no-any-return]
-        return site(*args, scope=self.scope)
+        return site(*args, scope=self.scope, call=call)
 
 
 def _ceiling(activation: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,28 +34,40 @@ class Pulled(NamedTuple):
 
 @dataclass
 class Forward:
-    """A forward pass that was done: its output, the activations of layers, and its derivative."""
+    """A forward pass that was done: its output, the activations of layers, and its derivative.
+
+    ``inputs``, ``layers`` and ``plans`` are which tensors, which layers and which of a ruled
+    function's plans it is about; see `part`.
+    """
 
     out: Any
     outs: Tensors
     unpack: Callable[[Tensors], Any]
     acts: list[Tensors]
-    backward: Callable[[Tensors, bool, bool, bool], Pulled]
     tracked: bool
+    backward: Callable[[Tensors, Sequence[int], Sequence[int], int], Pulled]
+    inputs: Sequence[int]
+    layers: Sequence[int]
+    plans: Sequence[int]
 
     def pull(
-        self,
-        target: Target | Index,
-        *,
-        inputs: bool = True,
-        layers: bool = False,
-        true: bool = False,
+        self, target: Target | Index, *, inputs: bool = True, layers: bool = False, plan: int = 0
     ) -> Pulled:
-        """What is asked for, for a target, by the true derivative or by the rule."""
+        """What is asked for, for a target, by the rules of a plan."""
         with graph_only_if(self.tracked):
             cots = cotangents(self.outs, self.unpack, target)
             with no_autocast(cots):
-                return self.backward(cots, inputs, layers, true)
+                return self.backward(
+                    cots,
+                    self.inputs if inputs else (),
+                    self.layers if layers else (),
+                    self.plans[plan],
+                )
+
+    def part(self, inputs: Sequence[int], layers: Sequence[int], plans: Sequence[int]) -> Forward:
+        """The same forward pass for somebody who asked for less."""
+        acts = [self.acts[i] for i in layers]
+        return replace(self, acts=acts, inputs=inputs, layers=layers, plans=plans)
 
 
 def forward_pass(
@@ -66,29 +78,38 @@ def forward_pass(
     layers: Sequence[Tapped] = (),
     *,
     at_input: bool = False,
-    true: bool = False,
 ) -> Forward:
-    """Runs ``ruled`` once, ready to be differentiated by the chosen arguments and the layers.
-
-    ``true`` asks for the true derivative besides the rule's.
-    """
-    run = _Run(ruled, args, kwargs, chosen, layers, at_input, tracked((args, kwargs)))
-    backward_true = None
+    """Runs ``ruled`` once, ready to be differentiated by the chosen arguments and the layers."""
+    # A graph has no sites that can be told to change: each plan has a forward pass of its own.
+    first = Ruled(ruled.func, ruled.plan) if compiling() else ruled
+    run = _Run(first, args, kwargs, chosen, layers, at_input, tracked((args, kwargs)))
     with graph_only_if(run.tracked):
         outs, others, acts, backward = run.linearized()
-        if true and compiling():  # a graph has no sites that can be told to change
-            again = _Run(Ruled(ruled.func, Plan()), *run.what())
-            *_, backward_true = again.linearized()
+        backwards = [backward]
+        if compiling():
+            for plan in ruled.also:
+                again = _Run(Ruled(ruled.func, plan), *run.what())
+                backwards.append(again.linearized()[-1])
 
     def whole(outs: Tensors) -> Any:
         return run.unpack(outs, others)
 
-    def either(cots: Tensors, inputs: bool, layers: bool, true: bool) -> Pulled:
-        if true and backward_true is not None:
-            return backward_true(cots, inputs, layers, False)
-        return backward(cots, inputs, layers, true)
+    def either(cots: Tensors, inputs: Sequence[int], layers: Sequence[int], plan: int) -> Pulled:
+        if compiling():
+            return backwards[plan](cots, inputs, layers, None)
+        return backward(cots, inputs, layers, (ruled.plan, *ruled.also)[plan] if plan else None)
 
-    return Forward(whole(outs), outs, whole, acts, either, run.tracked)
+    return Forward(
+        whole(outs),
+        outs,
+        whole,
+        acts,
+        run.tracked,
+        either,
+        range(len(run.primals)),
+        range(len(layers)),
+        range(1 + len(ruled.also)),
+    )
 
 
 class _Run:
@@ -264,14 +285,18 @@ class _Backward:
         self.run = run
         self.outs, self.inputs, self.layers = outs, inputs, layers
 
-    def __call__(self, cots: Tensors, inputs: bool, layers: bool, true: bool) -> Pulled:
-        points = [*(self.inputs if inputs else ())]
-        points += [t for ts in self.layers for t in ts] if layers else []
-        grads = iter(self._grads(cots, points, true))
-        at_inputs = [next(grads) for _ in self.inputs] if inputs else []
-        return Pulled(at_inputs, [[next(grads) for _ in ts] for ts in self.layers if layers])
+    def __call__(
+        self, cots: Tensors, inputs: Sequence[int], layers: Sequence[int], plan: Plan | None
+    ) -> Pulled:
+        at_inputs = [self.inputs[i] for i in inputs]
+        at_layers = [self.layers[i] for i in layers]
+        points = [*at_inputs, *(t for ts in at_layers for t in ts)]
+        grads = iter(self._grads(cots, points, plan))
+        return Pulled(
+            [next(grads) for _ in inputs], [[next(grads) for _ in ts] for ts in at_layers]
+        )
 
-    def _grads(self, cots: Tensors, points: Tensors, true: bool) -> Tensors:
+    def _grads(self, cots: Tensors, points: Tensors, plan: Plan | None) -> Tensors:
         if compiling():
             from ._graph import grad_in_graph
 
@@ -284,7 +309,7 @@ class _Backward:
         assert self.run.scope is not None
         # Without a graph of the maps, this level is the only one.
         keeping = not torch.is_grad_enabled()
-        with self.run.scope.using(true, keeping), self.run.repeating():
+        with self.run.scope.using(plan, keeping), self.run.repeating():
             found = torch.autograd.grad(
                 outs,
                 reached,

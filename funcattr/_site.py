@@ -13,7 +13,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -88,6 +88,8 @@ class Activation:
         self, rule: rules.Rule, x: Tensor, g: Tensor, *tensors: Tensor, alone: bool = False
     ) -> Tensor:
         """What ``rule`` makes of the cotangent ``g``; ``alone`` if nobody differentiates that."""
+        if rule is rules.standard:
+            return self.pull(x, g, *tensors)
         with raw():
             if self.ceiling is None:
                 result = rules.at(rule, x, g, lambda g: self.pull(x, g, *tensors))
@@ -114,40 +116,56 @@ class Activation:
         return result.masked_fill(x >= self.ceiling, 0)
 
 
+class Rules(Protocol):
+    """Says which rule a call of an activation follows."""
+
+    def rule(
+        self, func: Callable[..., Any], path: str | None, ceiling: float | None
+    ) -> rules.Rule | None:
+        """The rule of a call of ``func`` in the module at ``path``; None where it has none."""
+
+
 class Scope:
     """One forward pass in eager; what its sites are to do in a backward pass.
 
-    ``true`` asks for the true derivative, ``keeping`` says that what is made for one backward pass
-    is as good for the next. ``alone`` is fixed: no derivative of the maps will ever be asked for.
+    ``rules`` are those of this backward pass, where they are not the sites' own; ``keeping`` says
+    that what is made for this one is as good for the next. ``alone`` is fixed: no derivative of the
+    maps will ever be asked for.
     """
 
     def __init__(self, alone: bool = False) -> None:
-        self.alone, self.true, self.keeping = alone, False, False
+        self.alone, self.keeping = alone, False
+        self.rules: Rules | None = None
         self._lock = threading.RLock()
 
     @contextlib.contextmanager
-    def using(self, true: bool, keeping: bool) -> Iterator[None]:
+    def using(self, rules: Rules | None, keeping: bool) -> Iterator[None]:
         """Within, sites do as told."""
         with self._lock:
-            before = self.true, self.keeping
-            self.true, self.keeping = true, keeping
+            before = self.rules, self.keeping
+            self.rules, self.keeping = rules, keeping
             try:
                 yield
             finally:
-                self.true, self.keeping = before
+                self.rules, self.keeping = before
 
 
 class Token:
-    """Says which level of differentiation one site's rule belongs to.
+    """One call of a site: which level of differentiation its rule belongs to, and where it is.
 
     ``setup_context`` runs once per level, from the outermost (plain autograd) to the innermost.
     ``depth`` levels were under way when the ruled function was entered; the rule is the last one's.
     """
 
-    __slots__ = ("count", "depth", "kept", "scope")
+    __slots__ = ("call", "count", "depth", "kept", "scope")
 
-    def __init__(self, depth: int, scope: Scope | None = None) -> None:
-        self.depth, self.scope, self.count = depth, scope, 0
+    def __init__(
+        self,
+        depth: int,
+        scope: Scope | None = None,
+        call: tuple[Callable[..., Any], str | None] | None = None,
+    ) -> None:
+        self.depth, self.scope, self.call, self.count = depth, scope, call, 0
         self.kept: dict[str, Tensor] = {}
 
     def next(self) -> int:
@@ -156,8 +174,14 @@ class Token:
         return self.count - 1
 
     def owned_by(self, level: int) -> bool:
-        """Whether the rule belongs to ``level``, and acts now."""
-        return level == self.depth - 1 and (self.scope is None or not self.scope.true)
+        """Whether the rule belongs to ``level``."""
+        return level == self.depth - 1
+
+    def rule(self, own: rules.Rule, ceiling: float | None) -> rules.Rule:
+        """The rule of this backward pass: the site's own, if nobody has said otherwise."""
+        if self.call is None or self.scope is None or self.scope.rules is None:
+            return own
+        return self.scope.rules.rule(*self.call, ceiling) or rules.standard
 
     @property
     def alone(self) -> bool:
@@ -232,14 +256,15 @@ class Site(torch.autograd.Function):
             g, plain = _layout.channels_last(g), x
             x = ctx.token.keep("x", lambda: _layout.channels_last(plain))
         if ctx.token.owned_by(ctx.level):
+            rule = ctx.token.rule(ctx.rule, activation.ceiling)
             alone, graph = ctx.token.alone, torch.is_grad_enabled()
-            if ctx.level == 0 and graph and not alone and ctx.rule is not rules.standard:
+            if ctx.level == 0 and graph and not alone and rule is not rules.standard:
                 raise FuncattrError(
                     "create_graph=True cannot tell the rule from the true derivative that a "
                     "second derivative needs. Take the map with funcattr.rule_backprop or "
                     "torch.func.grad, and differentiate that."
                 )
-            g_x = activation.apply(ctx.rule, x, g, *tensors, alone=alone and not graph)
+            g_x = activation.apply(rule, x, g, *tensors, alone=alone and not graph)
         else:
             g_x = activation.pull(x, g, *tensors)
         if not tensors:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from . import rules
 from ._arguments import Argnums, Chosen, check_argnums
-from ._contexts import graph_only_if, tracked
+from ._contexts import graph_only_if
 from ._intercept import Plan
-from ._linearize import forward_pass
-from .targets import Index, Target
+from ._linearize import Forward, forward_pass
+from ._taps import Layer, tapped
+from .targets import Target
 from .transforms import Ruled, SiteChoice, check_func, relu_rule
 
 __all__ = [
@@ -28,6 +28,28 @@ __all__ = [
 ]
 
 Explain = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What an attribution asks of a forward pass, and what it makes of it.
+
+    ``explain`` takes the forward pass and the arguments that are explained, and returns a function
+    from a target to maps.
+    """
+
+    ruled: Ruled
+    explain: Callable[[Forward, Chosen | None], Explain]
+    argnums: Argnums | None = None
+    layers: tuple[Layer, ...] = ()
+    at_input: bool = False
+
+    def linearize(self, *args: Any, **kwargs: Any) -> tuple[Any, Explain]:
+        """For `Attribution`."""
+        chosen = None if self.argnums is None else Chosen(args, self.argnums)
+        taps = [tapped(self.ruled.func, layer) for layer in self.layers]
+        done = forward_pass(self.ruled, args, kwargs, chosen, taps, at_input=self.at_input)
+        return done.out, self.explain(done, chosen)
 
 
 @dataclass(frozen=True)
@@ -46,10 +68,17 @@ class Attribution:
     Args:
         linearize: ``(*args, **kwargs) -> (out, explain)``: the output of the model, and a pure
             function from a target to the maps.
+        method: for attributions of this library, what they are made of.
     """
 
     linearize: Callable[..., tuple[Any, Explain]]
+    method: Method | None = field(default=None, repr=False)
     compiled: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def by(cls, method: Method) -> Attribution:
+        """What is made of a single forward pass, which `bundle` can share."""
+        return cls(method.linearize, method)
 
     def __call__(self, *args: Any, target: Target = None, **kwargs: Any) -> Any:
         """The maps for ``target``: ``self.linearize(*args, **kwargs)[1](target)``."""
@@ -93,16 +122,29 @@ def gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
     tensor([[0., 4.],
             [0., 8.]])
     """
+    return _by_gradient(func, argnums, lambda g, x: g)
+
+
+def _by_gradient(
+    func: Callable[..., Any], argnums: Argnums, f: Callable[[Tensor, Tensor], Tensor]
+) -> Attribution:
+    """An attribution with ``f(gradient, argument)`` for each tensor that is explained."""
     check_func(func)
     check_argnums(argnums)
+
+    def explain(done: Forward, chosen: Chosen | None) -> Explain:
+        assert chosen is not None
+        floats = [x.clone() for x in chosen.floats]  # explain stays what it is
+
+        def maps(target: Target) -> Any:
+            grads = done.pull(target).inputs
+            with graph_only_if(done.tracked):
+                return chosen.maps([f(g, x) for g, x in zip(grads, floats)])
+
+        return maps
+
     ruled = func if isinstance(func, Ruled) else Ruled(func, Plan())
-
-    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
-        chosen = Chosen(args, argnums)
-        done = forward_pass(ruled, args, kwargs, chosen)
-        return done.out, lambda target: chosen.maps(done.pull(target).inputs)
-
-    return Attribution(linearize)
+    return Attribution.by(Method(ruled, explain, argnums))
 
 
 def saliency(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
@@ -116,7 +158,7 @@ def saliency(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
     >>> saliency(lambda x: -(x**2))(torch.tensor([[1.0, 2.0]]), target=1)
     tensor([[0., 4.]])
     """
-    return _derived(gradient(func, argnums), argnums, lambda map, x: map.abs())
+    return _by_gradient(func, argnums, lambda g, x: g.abs())
 
 
 def input_x_gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
@@ -130,27 +172,7 @@ def input_x_gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribut
     >>> input_x_gradient(lambda x: x**2)(torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[ 0., 18.]])
     """
-    return _derived(gradient(func, argnums), argnums, lambda map, x: map * x)
-
-
-def _derived(
-    attr: Attribution, argnums: Argnums, f: Callable[[Tensor, Tensor], Tensor]
-) -> Attribution:
-    """An attribution with ``f(map, argument)`` for each tensor that is explained."""
-
-    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
-        chosen = Chosen(args, argnums)
-        floats = [x.clone() for x in chosen.floats]  # explain stays what it is
-        out, explain = attr.linearize(*args, **kwargs)
-
-        def derived(target: Target | Index) -> Any:
-            maps = [m for m in tree_flatten(explain(target))[0] if m is not None]
-            with graph_only_if(tracked((args, kwargs))):
-                return chosen.maps([f(m, x) for m, x in zip(maps, floats)])
-
-        return out, derived
-
-    return Attribution(linearize)
+    return _by_gradient(func, argnums, lambda g, x: g * x)
 
 
 def rule_backprop(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch import Tensor
 from ._arguments import Argnums, Chosen, check_argnums
 from ._contexts import graph_only_if
 from ._intercept import Plan
-from ._linearize import forward_pass
+from ._linearize import Forward
 from ._taps import Layer, tapped
-from .attribution import Attribution, Explain
+from .attribution import Attribution, Explain, Method
 from .errors import ArgumentError, LayerError
 from .postprocess import MODES, interpolate
 from .targets import Target
@@ -128,22 +129,19 @@ def _at_layer(
     for one in layers:
         tapped(ruled.func, one)  # a wrong layer is an error now
 
-    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
-        taps = [tapped(ruled.func, one) for one in layers]
-        done = forward_pass(ruled, args, kwargs, None, taps, at_input=at_input)
-
-        def explain(target: Target) -> Any:
+    def explain(done: Forward, _: Chosen | None) -> Explain:
+        def maps(target: Target) -> Any:
             pulled = done.pull(target, inputs=False, layers=True).layers
             with graph_only_if(done.tracked):
-                maps = [
+                made = [
                     one_or_tuple([f(g, a) for g, a in zip(gs, acts)])
                     for gs, acts in zip(pulled, done.acts)
                 ]
-            return maps if many else maps[0]
+            return made if many else made[0]
 
-        return done.out, explain
+        return maps
 
-    return Attribution(linearize)
+    return Attribution.by(Method(ruled, explain, layers=tuple(layers), at_input=at_input))
 
 
 def guided_grad_cam(
@@ -190,41 +188,38 @@ def guided_grad_cam(
         )
     if isinstance(model, Ruled):
         raise ArgumentError("guided Grad-CAM has a rule of its own; pass the model without one.")
-    ruled = relu_rule(model)
-    assert isinstance(ruled, Ruled)
-    tapped(model, layer)
+    guided = relu_rule(model)
+    assert isinstance(guided, Ruled)
+    name = tapped(model, layer).name
 
-    def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Explain]:
-        chosen = Chosen(args, argnums)
-        taps = [tapped(model, layer)]
-        done = forward_pass(
-            ruled, args, kwargs, chosen, taps, at_input=attribute_to_layer_input, true=True
-        )
-        act = _single(done.acts[0], taps[0].name)
-        sizes = [_size(x, act, interpolate_mode, taps[0].name) for x in chosen.floats]
+    def explain(done: Forward, chosen: Chosen | None) -> Explain:
+        assert chosen is not None
+        act = _single(done.acts[0], name)
+        sizes = [_size(x, act, interpolate_mode, name) for x in chosen.floats]
         if None in sizes:
             shapes = [tuple(x.shape) for x, size in zip(chosen.floats, sizes) if size is None]
             warnings.warn(
-                f"the Grad-CAM map of layer {taps[0].name!r}, made of {tuple(act.shape)}, cannot "
-                f"be resized to inputs of shape {', '.join(map(str, shapes))}; their maps are "
-                "None.",
-                stacklevel=2,
+                f"the Grad-CAM map of layer {name!r}, made of {tuple(act.shape)}, cannot be "
+                f"resized to inputs of shape {', '.join(map(str, shapes))}; their maps are None.",
+                stacklevel=4,
             )
 
-        def explain(target: Target) -> Any:
-            pulled = done.pull(target, inputs=False, layers=True, true=True)
-            guided = done.pull(target).inputs
+        def maps(target: Target) -> Any:
+            (at_layer,) = done.pull(target, inputs=False, layers=True, plan=1).layers
+            grads = done.pull(target).inputs
             with graph_only_if(done.tracked):
-                cam = _cam(pulled.layers[0][0], act, relu=True, channel_sum=True)
-                maps = [
-                    None if size is None else g * interpolate(cam, size, interpolate_mode)
-                    for g, size in zip(guided, sizes)
-                ]
-            return chosen.maps(maps)
+                cam = _cam(at_layer[0], act, relu=True, channel_sum=True)
+                return chosen.maps(
+                    [
+                        None if size is None else g * interpolate(cam, size, interpolate_mode)
+                        for g, size in zip(grads, sizes)
+                    ]
+                )
 
-        return done.out, explain
+        return maps
 
-    return Attribution(linearize)
+    ruled = replace(guided, also=(Plan(),))
+    return Attribution.by(Method(ruled, explain, argnums, (layer,), attribute_to_layer_input))
 
 
 def _single(acts: Sequence[Tensor], name: str) -> Tensor:

@@ -36,10 +36,14 @@ SiteChoice = str | Iterable[str] | Rules | Callable[[str], bool]
 
 @dataclass(eq=False)  # not frozen: the compiler cannot make frozen ones after a graph break
 class Ruled:
-    """A function with its values, whose reverse-mode derivative follows a plan."""
+    """A function with its values, whose reverse-mode derivative follows a plan.
+
+    ``also`` are plans that a backward pass may follow instead, where a `Scope` says so.
+    """
 
     func: Callable[..., Any]
     plan: Plan
+    also: tuple[Plan, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run(args, kwargs)
@@ -64,14 +68,14 @@ class Ruled:
         activation of the forward pass; ``scope`` can tell its sites to give their true derivative.
         """
         path = [""] if self.plan.where is not None or not compiling() else None
-        mode = Intercept(self.plan, levels(), path, met, scope)
+        mode = Intercept(self.plan, levels(), path, met, scope, self.also)
         wraps = taps.wraps() if taps is not None else ()
         out = call(self.func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
-        if self.plan.require_match:
-            if not compiling():
-                refuse_unseen(self.func, self.plan, out)
-            if not mode.matched:
-                refuse_none(self.func, self.plan, mode.others)
+        for plan, matched, others in zip(mode.plans, mode.matched, mode.others):
+            if plan.require_match and not compiling():
+                refuse_unseen(self.func, plan, out)
+            if plan.require_match and not matched:
+                refuse_none(self.func, plan, others)
         return out
 
     def repeating(self) -> Intercept:

@@ -49,6 +49,16 @@ def doubled(x, g):
     return 2 * g * (x > 0)
 
 
+def joined(attr):
+    """The tuple of a bundle's maps as one tensor."""
+
+    def linearize(*args, **kwargs):
+        out, explain = attr.linearize(*args, **kwargs)
+        return out, lambda target: torch.cat([m.flatten(1) for m in explain(target)], 1)
+
+    return fa.Attribution(linearize)
+
+
 # name -> (func, argnums) -> Attribution
 METHODS = {
     "gradient": fa.gradient,
@@ -69,6 +79,13 @@ METHODS = {
     ),
     "integrated_gradients": lambda f, argnums=0: fa.integrated_gradients(
         f, steps=4, baseline=0.1, argnums=argnums, chunk_size=3
+    ),
+    "bundle": lambda f, argnums=0: joined(
+        fa.bundle(
+            fa.gradient(f, argnums),
+            fa.guided_backprop(f, argnums),
+            fa.grad_cam(f, "same:0", relu=False),
+        )
     ),
     "guided_tanh": lambda f, argnums=0: fa.guided_backprop(f, argnums, sites=("relu", "tanh")),
 }

@@ -131,3 +131,52 @@ def test_bad_input(name):
     model = tiny()
     with pytest.raises(fa.ArgumentError, match=message):
         call(fa.gradient(model), model)
+
+
+def test_a_bundle_is_its_parts_from_one_forward_pass():
+    model, calls = tiny(), []
+    model.conv.register_forward_pre_hook(lambda *_: calls.append(1))
+    parts = [
+        fa.guided_backprop(model),
+        fa.gradient(model),
+        fa.rule_backprop(model, fa.rules.deconvnet, sites=("relu", "tanh")),
+        fa.guided_backprop(model, sites=lambda path: path == "relu"),
+        fa.layer_gradient_x_activation(model, ["norm", "same:0"]),
+        fa.guided_grad_cam(model, "same:0"),
+        fa.grad_cam(fa.relu_rule(model), "same:0"),
+    ]
+    expected = [part(X, target=1) for part in parts]
+    calls.clear()
+    maps = fa.bundle(*parts)(X, target=1)
+    assert len(calls) == 1
+    assert len(maps) == len(expected)
+    for came, wanted in zip(maps, expected):
+        assert_close(came, wanted, 1e-12)
+
+
+def test_a_bundle_of_what_cannot_share():
+    model, other = tiny(), tiny(3)
+    at_input = fa.layer_gradient_x_activation(model, "same:0", attribute_to_layer_input=True)
+    smooth = fa.smooth_grad(fa.gradient(model), samples=2, sigma=0.1, generator=0)
+    parts = [fa.gradient(model), at_input, fa.grad_cam(model, "norm"), smooth, fa.gradient(other)]
+    for came, wanted in zip(fa.bundle(*parts)(X, target=2), (p(X, target=2) for p in parts)):
+        assert_close(came, wanted, 1e-12)
+
+
+def test_a_bundle_of_different_arguments():
+    f = lambda x, y: torch.relu(x * y["a"] + y["b"])
+    x, y = X.flatten(1)[:, :4], {"b": X.flatten(1)[:, 4:8], "a": X.flatten(1)[:, 8:12]}
+    parts = [fa.gradient(f, 1), fa.guided_backprop(f, (1, 0)), fa.saliency(f, 0)]
+    for came, wanted in zip(fa.bundle(*parts)(x, y, target=2), (p(x, y, target=2) for p in parts)):
+        assert_close(came, wanted, 1e-12)
+
+
+def test_errors_of_a_bundle():
+    with pytest.raises(fa.ArgumentError, match="nothing"):
+        fa.bundle()
+    with pytest.raises(fa.ArgumentError, match="Tiny"):
+        fa.bundle(tiny())
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GELU())
+    both = fa.bundle(fa.gradient(model), fa.guided_backprop(model))
+    with pytest.raises(fa.NoSiteError, match="gelu"):  # one part that cannot be is not left out
+        both(torch.ones(1, 3), target=0)

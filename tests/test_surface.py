@@ -10,8 +10,8 @@ import funcattr as fa
 
 NAMES = {
     "ArgumentError", "Attribution", "FuncattrError", "LayerError", "NoSiteError", "TargetError",
-    "channel_max_abs", "deconvnet", "gaussian_smooth", "grad_cam", "gradient", "guided_backprop",
-    "guided_grad_cam", "input_x_gradient",
+    "bundle", "channel_max_abs", "deconvnet", "gaussian_smooth", "grad_cam", "gradient",
+    "guided_backprop", "guided_grad_cam", "input_x_gradient",
     "integrated_gradients", "interpolate", "layer_gradient_x_activation", "layer_output",
     "make_functional", "relu_rule", "rule_backprop", "rules", "saliency", "sites",
     "smooth_grad", "stream", "sweep",

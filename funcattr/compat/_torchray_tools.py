@@ -45,13 +45,13 @@ class _Mode(Intercept):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if func in self.plan.entries:
+        if func in self.entries:
             return super().__torch_function__(func, types, args, kwargs)
         return func(*args, **(kwargs or {}))
 
-    def _site(self, key: str, depth: int, *args: Any) -> Tensor:
+    def _site(self, call: Any, key: str, depth: int, *args: Any) -> Tensor:
         if self.function is None:
-            return super()._site(key, levels(), *args)
+            return super()._site(call, key, levels(), *args)
         with raw():  # an outer context leaves alone what the function calls
             return self.function.apply(args[4])  # type: ignore[no-any-return]
 
