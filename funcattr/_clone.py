@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .errors import ArgumentError
 
@@ -27,7 +28,6 @@ def named_tensors(model: nn.Module, *, repeats: bool = False) -> Iterator[tuple[
 
 
 def _tracking(forward: Callable[..., Any], name: str, path: list[str]) -> Callable[..., Any]:
-    @functools.wraps(forward)
     def tracked(*args: Any, **kwargs: Any) -> Any:
         path.append(name)
         try:
@@ -35,6 +35,7 @@ def _tracking(forward: Callable[..., Any], name: str, path: list[str]) -> Callab
         finally:
             path.pop()
 
+    tracked.__wrapped__ = forward  # type: ignore[attr-defined] # for whoever asks for its signature
     return tracked
 
 
@@ -62,6 +63,7 @@ class Clone:
     """Copies the structure of a model and shares its tensors, but for those given by name.
 
     What a forward pass may write to is copied as well: buffers, plain attributes and containers.
+    ``detach`` cuts parameters off from their graph (but for TorchScript's).
     """
 
     def __init__(
@@ -70,9 +72,11 @@ class Clone:
         tensors: Mapping[str, Tensor],
         path: list[str] | None = None,
         wraps: Wraps = (),
+        detach: bool = False,
     ) -> None:
         own = dict(named_tensors(model, repeats=True)) if tensors else {}
         self.swap = {id(own[name]): tensor for name, tensor in tensors.items()}
+        self.given, self.detach = frozenset(self.swap), detach
         self.copies: dict[int, Any] = {}  # by the identity of what was copied
         self.kept: list[Any] = []
         self.names: dict[str, nn.Module] = {}
@@ -101,7 +105,7 @@ class Clone:
         if type(module).__name__ == "OptimizedModule":  # torch.compile hides what is in it
             clone = self._module(module._orig_mod, name)  # type: ignore[arg-type]
         elif isinstance(module, torch.jit.ScriptModule):
-            if any(id(tensor) in self.swap for tensor in module.parameters()):
+            if any(id(tensor) in self.given for tensor in module.parameters()):
                 raise ArgumentError(
                     f"{name or 'the model'!r} is TorchScript, whose parameters cannot be replaced; "
                     "leave them out of the parameters, or use the Python module in its place."
@@ -113,20 +117,35 @@ class Clone:
             state = clone.__dict__
             state.update(module.__dict__)
             state.pop("_compiled_call_impl", None)
-            state["_parameters"] = {k: self._tensor(t) for k, t in module._parameters.items()}
+            dot = f"{name}." if name else ""
+            state["_parameters"] = {
+                k: p if p is None else self._tensor(p, dot + k)
+                for k, p in module._parameters.items()
+            }
             state["_buffers"] = {
-                k: b if b is None else self.swap[id(b)] if id(b) in self.swap else b.clone()
+                k: b if b is None else self._tensor(b, dot + k, copied=True)
                 for k, b in module._buffers.items()
             }
-            dot = f"{name}." if name else ""
             state["_modules"] = {
                 k: m if m is None else self._module(m, dot + k) for k, m in module._modules.items()
             }
         self.copies[id(module)] = clone
         return clone
 
-    def _tensor(self, tensor: Tensor | None) -> Tensor | None:
-        return self.swap.get(id(tensor), tensor)
+    def _tensor(self, tensor: Tensor, name: str = "", copied: bool = False) -> Tensor:
+        """What stands in the place of a parameter, or of a buffer, which is copied."""
+        if id(tensor) in self.swap:
+            return self.swap[id(tensor)]
+        if is_lazy(tensor):
+            raise ArgumentError(
+                f"{name!r} is not initialised yet; run the model once on an input before."
+            )
+        if copied:
+            return tensor.clone()
+        if self.detach and tensor.requires_grad:
+            self.swap[id(tensor)] = tensor.detach()
+            return self.swap[id(tensor)]
+        return tensor
 
     def _value(self, value: Any) -> Any:
         """A plain attribute, which may refer to the model's modules and tensors in its own way."""
@@ -159,8 +178,7 @@ class Clone:
         if kind is types.FunctionType:
             return self._function(value)
         if isinstance(value, Tensor):
-            known = self.swap.get(id(value), value)
-            return known if known is not value or isinstance(value, nn.Parameter) else value.clone()
+            return self._tensor(value, copied=not isinstance(value, nn.Parameter))
         if isinstance(value, (nn.Module, type)) or not hasattr(value, "__dict__"):
             return value
         own = {name: self._value(v) for name, v in vars(value).items()}

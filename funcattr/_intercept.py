@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from . import rules
 from ._linear import LINEAR
-from ._site import Activation, Scope, Site, Token, compiling, is_raw, levels
+from ._site import Activation, Scope, Site, Token, applied, compiling, is_raw, levels
 from .errors import NoSiteError
 
 _IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
@@ -105,7 +105,8 @@ def site(
     """The output of a fresh site, asked for in tensors and constants (in a graph, those alone)."""
     entry = Entry._all[key]
     activation = Activation(entry.spelling.call, ceiling, args, kwargs, names)
-    return Site.apply(activation, entry.rule, Token(depth, scope, call), x, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    token = Token(depth, scope, call)
+    return applied(Site, scope, activation, entry.rule, token, x, *tensors)  # type: ignore[no-any-return]
 
 
 STANDARD = {f: Entry(s, rules.standard) for f, s in SPELLINGS.items()}

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._layout import channels_last
-from ._site import Scope, Token, compiling, is_raw, raw
+from ._site import Scope, Token, applied, compiling, is_raw, raw
 
 Shape = tuple[int, ...]
 Tensors = Sequence[Tensor | None]
@@ -349,7 +349,7 @@ class _Scattered(torch.autograd.Function):
 
 def linear(op: Linear, scope: Scope | None, *tensors: Tensor | None) -> Tensor:
     """The output of a fresh site."""
-    return LinearSite.apply(op, Token(0, scope), *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    return applied(LinearSite, scope, op, Token(0, scope), *tensors)  # type: ignore[no-any-return]
 
 
 def convolution(
@@ -444,7 +444,7 @@ def _max_pool(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> An
     stride = named["kernel_size"] if named["stride"] is None else named["stride"]
     sizes = (named["kernel_size"], stride, named["padding"], named["dilation"])
     window = (*(_per_dim(size, 2) for size in sizes), named["ceil_mode"])
-    return MaxPool.apply(window, Token(0, scope), x)[0]  # type: ignore[no-untyped-call]
+    return applied(MaxPool, scope, window, Token(0, scope), x)[0]
 
 
 LINEAR: Mapping[Call, Callable[[Call, Args, Kwargs, Scope | None], Any]] = {

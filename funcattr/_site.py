@@ -223,6 +223,13 @@ class _Depth(torch.autograd.Function):
         return t
 
 
+def applied(function: Any, scope: Scope | None, *args: Any) -> Any:
+    """``function.apply(*args)``, without what that does for transforms where there are none."""
+    if scope is not None and scope.alone:
+        return super(torch.autograd.Function, function).apply(*args)
+    return function.apply(*args)
+
+
 def count_levels() -> int:
     """How many levels of differentiation are under way; plain autograd is always one."""
     token = Token(0)

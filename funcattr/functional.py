@@ -10,8 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.jit import ScriptModule
-from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from ._clone import Clone, Wraps, named_tensors, wrapped
@@ -111,13 +109,11 @@ def call(
     if model is None:
         with mode:
             return func(*args, **kwargs)
-    if not compiling():
-        _check_initialised(model)
     tensors = _replacements(model, given, detach)
     if not compiling():
         # Not functional_call on the model itself: threads that swap tensors in and out of a shared
         # module can leave it with the wrong ones for good.
-        clone = Clone(model, tensors, path, wraps)
+        clone = Clone(model, tensors, path, wraps, detach)
         try:
             with mode:
                 return clone.root(*args, **kwargs)
@@ -157,25 +153,13 @@ def _parameters(
 
 def _replacements(model: nn.Module, given: Mapping[str, Tensor], detach: bool) -> dict[str, Tensor]:
     """The tensors that stand in the place of the model's own, by name."""
-    tensors: dict[str, Tensor] = {}
-    if detach:
-        fixed = {
-            id(p) for m in model.modules() if isinstance(m, ScriptModule) for p in m.parameters()
-        }
-        for name, p in model.named_parameters():
-            if p.requires_grad and id(p) not in fixed:
-                tensors[name] = p.detach()
-    tensors.update(given)
-    for name, b in model.named_buffers():
-        # A clone copies its own; what a caller gave, and a compiled function, is seen to here.
-        if name in given or compiling():
-            tensors[name] = tensors.get(name, b).clone()
+    tensors = dict(given)
+    if compiling():
+        if detach:
+            own = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+            tensors = {**own, **given}
+        tensors.update((name, tensors.get(name, b).clone()) for name, b in model.named_buffers())
+    elif given:  # a clone sees to the rest
+        names = (name for name, _ in model.named_buffers() if name in given)
+        tensors.update((name, given[name].clone()) for name in names)
     return tensors
-
-
-def _check_initialised(model: nn.Module) -> None:
-    lazy = [name for name, tensor in named_tensors(model) if is_lazy(tensor)]
-    if lazy:
-        raise ArgumentError(
-            f"{lazy[0]!r} is not initialised yet; run the model once on an input before."
-        )

@@ -91,7 +91,9 @@ METHODS = {
 }
 
 MEANS = {"smooth_grad", "integrated_gradients"}  # take several forward passes
-AT_A_LAYER = {"layer_gradient_x_activation", "layer_input", "grad_cam", "guided_grad_cam", "neuron"}
+AT_A_LAYER = {
+    "bundle", "layer_gradient_x_activation", "layer_input", "grad_cam", "guided_grad_cam", "neuron",
+}  # fmt: skip
 
 
 def direction(x, seed=2):
