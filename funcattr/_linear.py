@@ -178,13 +178,16 @@ class Norm(Linear):
         return self.push(g, *tensors)
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
-        def of_needed(*values: Tensor) -> Tensor:
-            given = iter(values)
-            return self.written_out(x, *(next(given) if n else t for n, t in zip(needs, tensors)))
-
-        needed = (t for n, t in zip(needs, tensors) if n)
-        pulled = iter(torch.func.vjp(of_needed, *needed)[1](g))
-        return [next(pulled) if n else None for n in needs]
+        mean, var, weight, _ = tensors
+        dims = (0, *range(2, x.dim()))
+        scale = torch.rsqrt(var + self.eps)
+        along = (g * (x - mean.reshape(-1, *[1] * (x.dim() - 2)))).sum(dims)
+        across = g.sum(dims) * scale
+        by_var = along * scale**3 / -2
+        if weight is not None:
+            across, by_var = across * weight, by_var * weight
+        pulled = (-across, by_var, along * scale, g.sum(dims))
+        return [p if need else None for p, need in zip(pulled, needs)]
 
     def written_out(self, x: Tensor, *tensors: Any) -> Tensor:
         mean, _, _, bias = tensors
