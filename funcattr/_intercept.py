@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from . import rules
 from ._linear import LINEAR
-from ._site import Activation, Scope, Site, Token, applied, compiling, is_raw, levels
+from ._site import Activation, Replay, Scope, Site, Token, applied, compiling, is_raw, levels
 from .errors import NoSiteError
 
 _IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
@@ -101,12 +101,20 @@ def site(
     *tensors: Tensor,
     scope: Scope | None = None,
     call: tuple[Callable[..., Any], str | None] | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
     """The output of a fresh site, asked for in tensors and constants (in a graph, those alone)."""
     entry = Entry._all[key]
     activation = Activation(entry.spelling.call, ceiling, args, kwargs, names)
     token = Token(depth, scope, call)
-    return applied(Site, scope, activation, entry.rule, token, x, *tensors)  # type: ignore[no-any-return]
+    return applied(Site, scope, activation, entry.rule, token, kept, x, *tensors)  # type: ignore[no-any-return]
+
+
+def overwrite(x: Tensor, y: Tensor) -> Tensor:
+    """``x.copy_(y)``, which hands no zeros to what ``x`` was before."""
+    if not x._is_view():
+        x.detach_()
+    return x.copy_(y)
 
 
 STANDARD = {f: Entry(s, rules.standard) for f, s in SPELLINGS.items()}
@@ -172,9 +180,11 @@ class Intercept(TorchFunctionMode):
         met: list[Met] | None = None,
         scope: Scope | None = None,
         also: Sequence[Plan] = (),
+        replay: Replay | None = None,
     ) -> None:
         super().__init__()
-        self.depth, self.path, self.met, self.scope = depth, path, met, scope
+        self.depth, self.path, self.met = depth, path, met
+        self.scope, self.replay = scope, replay
         self.plans = (plan, *also)
         self.entries = plan.entries
         for other in also:
@@ -195,7 +205,7 @@ class Intercept(TorchFunctionMode):
             return self._activation(self.entries[func], func, args, kwargs)
         if func in _WATCHED:
             if func in LINEAR:
-                return LINEAR[func](func, args, kwargs, self.scope)
+                return LINEAR[func](func, args, kwargs, self.scope, self.replay)
             elif func in SPELLINGS:
                 for others in self.others:
                     others.append(SPELLINGS[func].activation)
@@ -278,16 +288,21 @@ class Intercept(TorchFunctionMode):
         )
         if not in_place:
             return y
-        if self.scope is not None and self.scope.alone and not x._is_view():
-            x.detach_()  # or copy_ would hand zeros to what x was before
-        return x.copy_(y)
+        if compiling():
+            from ._graph import overwrite_in_graph
+
+            return overwrite_in_graph(x, y)
+        return overwrite(x, y)
 
     def _site(self, call: tuple[Callable[..., Any], str | None], *args: Any) -> Tensor:
         if compiling():
             # Imported while the compiler traces, since it imports the compiler (about a second).
             from ._graph import site_in_graph
 
-            return site_in_graph(*args)  # type: ignore[no-any-return]
+            kept = None if self.replay is None else self.replay.next(args[6].shape)
+            return site_in_graph(*args, kept=kept)  # type: ignore[no-any-return]
+        if self.scope is not None and self.scope.record is not None:
+            self.scope.record.append(args[6].detach())
         return site(*args, scope=self.scope, call=call)
 
 

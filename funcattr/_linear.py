@@ -8,6 +8,7 @@ saved that the derivative asked for does not need.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import _layout
 from ._layout import channels_last
-from ._site import Scope, Token, applied, compiling, is_raw, raw
+from ._site import Replay, Scope, Token, applied, compiling, is_raw, raw
 
 Shape = tuple[int, ...]
 Tensors = Sequence[Tensor | None]
@@ -42,8 +44,15 @@ class Linear(ABC):
     def push(self, t: Tensor, *tensors: Tensor | None) -> Tensor:
         """The tangent of the output, for the tangent ``t`` of ``x``."""
 
+    def prepared(self, last: bool, *tensors: Any) -> Tensor:
+        """What `pull` needs of ``tensors``, made once for many cotangents.
+
+        ``last`` says that those have their channels last in memory.
+        """
+        return torch.empty(())
+
     @abstractmethod
-    def pull(self, shape: Shape, g: Tensor, token: Token, *tensors: Tensor | None) -> Tensor:
+    def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *tensors: Any) -> Tensor:
         """The transpose of `push`: the cotangent of ``x``, for the cotangent ``g`` of the output.
 
         ``shape`` is that of ``x``.
@@ -75,36 +84,30 @@ class Convolution(Linear):
     def push(self, t: Tensor, *tensors: Tensor | None) -> Tensor:
         return self(t, tensors[0], None)
 
-    def pull(self, shape: Shape, g: Tensor, token: Token, *tensors: Any) -> Tensor:
+    def prepared(self, last: bool, *tensors: Any) -> Tensor:
         weight: Tensor = tensors[0]
+        weight = self._phases(weight) if self._has_few_inputs(weight) else weight
+        return channels_last(weight) if last and weight.dim() == 4 else weight
+
+    def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *tensors: Any) -> Tensor:
+        if self._has_few_inputs(tensors[0]):
+            return self._pull_by_phases(shape, g, prepared.to(g.dtype))
         dims = len(self.stride)
-        if self._has_few_inputs(weight):
-            return self._pull_by_phases(shape, g, weight)
         # Places at the end that no window reached.
         rest = [
             size - (out - 1) * s + 2 * p - d * (k - 1) - 1
             for size, out, k, s, p, d in zip(
                 shape[-dims:],
                 g.shape[-dims:],
-                weight.shape[2:],
+                prepared.shape[2:],
                 self.stride,
                 self.padding,
                 self.dilation,
             )
         ]
-        if token.many(g):
-            weight = token.keep("weight", lambda: channels_last(tensors[0].to(g.dtype)))
+        weight, how = prepared.to(g.dtype), (self.stride, self.padding, rest)
         with raw():
-            return _TRANSPOSED[dims](
-                g,
-                weight.to(g.dtype),
-                None,
-                self.stride,
-                self.padding,
-                rest,
-                self.groups,
-                self.dilation,
-            )
+            return _TRANSPOSED[dims](g, weight, None, *how, self.groups, self.dilation)
 
     def _has_few_inputs(self, weight: Tensor) -> bool:
         return (
@@ -115,21 +118,25 @@ class Convolution(Linear):
             and weight.shape[1] <= 4
         )
 
-    def _pull_by_phases(self, shape: Shape, g: Tensor, weight: Tensor) -> Tensor:
+    def _phases(self, weight: Tensor) -> Tensor:
+        """The weight of a convolution that makes all places within a stride as channels."""
+        s = self.stride[0]
+        outs, ins, *kernel = weight.shape
+        high, wide = (-(-k // s) for k in kernel)
+        whole = F.pad(weight, (0, wide * s - kernel[1], 0, high * s - kernel[0]))
+        phases = whole.reshape(outs, ins, high, s, wide, s).flip(2, 4)
+        return phases.permute(1, 3, 5, 0, 2, 4).reshape(ins * s * s, outs, high, wide)
+
+    def _pull_by_phases(self, shape: Shape, g: Tensor, phases: Tensor) -> Tensor:
         """`pull` where there are few input channels, the first layer of most networks.
 
         A vector unit has more lanes than those. So all places within a stride are made as channels
         by one convolution, and put where they belong; several times as quick as the library's own.
         """
-        s = self.stride[0]
-        outs, ins, *kernel = weight.shape
-        high, wide = (-(-k // s) for k in kernel)
-        phases = F.pad(weight.to(g.dtype), (0, wide * s - kernel[1], 0, high * s - kernel[0]))
-        phases = phases.reshape(outs, ins, high, s, wide, s).flip(2, 4)
-        phases = phases.permute(1, 3, 5, 0, 2, 4).reshape(ins * s * s, outs, high, wide)
+        high, wide = phases.shape[-2:]
         with raw():
             out = F.conv2d(g, phases, padding=(high - 1, wide - 1))
-        out = F.pixel_shuffle(out, s)
+        out = F.pixel_shuffle(out, self.stride[0])
         (top, left), (rows, columns) = self.padding, shape[-2:]
         size = out.shape[-2:]
         return F.pad(out, (-left, left + columns - size[1], -top, top + rows - size[0]))
@@ -169,13 +176,15 @@ class Norm(Linear):
             return F.batch_norm(x, *tensors, False, 0.0, self.eps)  # type: ignore[arg-type, call-arg]
 
     def push(self, t: Tensor, *tensors: Any) -> Tensor:
+        return self.pull(tuple(t.shape), t, self.prepared(False, *tensors))
+
+    def prepared(self, last: bool, *tensors: Any) -> Tensor:
         _, var, weight, _ = tensors
         scale = torch.rsqrt(var + self.eps)
-        scale = scale if weight is None else scale * weight
-        return (t * scale.reshape(-1, *[1] * (t.dim() - 2))).to(t.dtype)
+        return scale if weight is None else scale * weight
 
-    def pull(self, shape: Shape, g: Tensor, token: Token, *tensors: Any) -> Tensor:
-        return self.push(g, *tensors)
+    def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *tensors: Any) -> Tensor:
+        return (g * prepared.reshape(-1, *[1] * (g.dim() - 2))).to(g.dtype)
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
         mean, var, weight, _ = tensors
@@ -213,51 +222,103 @@ class Norm(Linear):
         return out.to(x.dtype)
 
 
+@dataclass(frozen=True)
+class Mean(Linear):
+    """Average pooling of pictures; torch's own derivative takes ``x``, if only for its shape.
+
+    ``window`` are the arguments of ``avg_pool2d``, or of ``adaptive_avg_pool2d`` where there is a
+    single one; ``whole`` says that the mean is of all places.
+    """
+
+    window: tuple[Any, ...]
+    whole: bool
+
+    def __call__(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        with raw():
+            if len(self.window) == 1:
+                return F.adaptive_avg_pool2d(x, *self.window)
+            return F.avg_pool2d(x, *self.window)
+
+    def push(self, t: Tensor, *_: Tensor | None) -> Tensor:
+        return self(t)
+
+    def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *_: Any) -> Tensor:
+        if self.whole:  # a view of few numbers
+            return (g / (shape[-2] * shape[-1])).expand(shape)
+        like = torch.empty(shape, dtype=g.dtype, device=g.device)
+        if len(self.window) == 1:
+            return torch.ops.aten._adaptive_avg_pool2d_backward(g, like)  # type: ignore[no-any-return]
+        return torch.ops.aten.avg_pool2d_backward(g, like, *self.window)  # type: ignore[no-any-return]
+
+    def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
+        return ()
+
+    def push_tensors(self, x: Tensor, tangents: Tensors, *tensors: Any) -> Tensor:
+        raise AssertionError("there are none")
+
+
 class LinearSite(torch.autograd.Function):
-    """``op(x, *tensors)``, with the derivative as ``op`` has it."""
+    """``op(x, *tensors)``, with the derivative as ``op`` has it.
+
+    ``kept`` is what it has prepared for many cotangents, where that is known.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(op: Linear, token: Token, x: Tensor, *tensors: Tensor | None) -> Tensor:
+    def forward(
+        op: Linear, token: Token, kept: Tensor | None, x: Tensor, *tensors: Tensor | None
+    ) -> Tensor:
         return op(x, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.op, ctx.token, x, *tensors = inputs
+        ctx.op, ctx.token, kept, x, *tensors = inputs
         ctx.shape, ctx.dtype = tuple(x.shape), x.dtype
         ctx.set_materialize_grads(False)
         # Under torch.vmap nothing but tensors can be saved, and the same for both directions.
-        ctx.there = [t is not None for t in tensors]
-        needs_x = any(ctx.needs_input_grad[3:]) or not ctx.token.alone
-        saved = [t for t in (*tensors, x if needs_x else None) if t is not None]
-        ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        needs_x = any(ctx.needs_input_grad[4:]) or not ctx.token.alone
+        values = (*tensors, x if needs_x else None, kept)
+        ctx.there = [value is not None for value in values]
+        ctx.save_for_backward(*(value for value in values if value is not None))
+        ctx.save_for_forward(*(value for value in values if value is not None))
 
     @staticmethod
-    def saved(ctx: Any) -> tuple[Tensor | None, Tensors]:
-        """``x``, where it was saved, and the tensors."""
+    def saved(ctx: Any) -> tuple[Tensors, Tensor | None, Tensor | None]:
+        """The tensors, ``x`` and ``kept``, as far as they were saved."""
         saved = iter(ctx.saved_tensors)
-        tensors = [next(saved) if there else None for there in ctx.there]
-        return next(saved, None), tensors
+        *tensors, x, kept = [next(saved) if there else None for there in ctx.there]
+        return tensors, x, kept
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, tensors = LinearSite.saved(ctx)
-        needs_x, *needs = ctx.needs_input_grad[2:]
+        tensors, x, kept = LinearSite.saved(ctx)
+        op, token = ctx.op, ctx.token
+        needs_x, *needs = ctx.needs_input_grad[3:]
         g_x: Tensor | None = None
         pulled: Tensors = [None] * len(tensors)
-        if needs_x:
-            g_x = ctx.op.pull(ctx.shape, g, ctx.token, *tensors).to(ctx.dtype)
         if any(needs):
-            pulled = ctx.op.pull_tensors(x, g, needs, *tensors)
+            pulled = op.pull_tensors(x, g, needs, *tensors)
+        if needs_x and kept is not None and g.dim() == 4:
+
+            def pull(g: Tensor) -> Tensor:
+                return op.pull((len(g), *ctx.shape[1:]), g, kept, *tensors)  # type: ignore[no-any-return]
+
+            g_x = _layout.Merged.apply(pull, len(g), g).to(ctx.dtype)  # type: ignore[no-untyped-call]
+        elif needs_x:
+            last = token.many(g)
+            g = channels_last(g) if last else g
+            if kept is None:
+                make = functools.partial(op.prepared, last, *tensors)
+                kept = token.keep("channels last" if last else "as it was", make)
+            g_x = op.pull(ctx.shape, g, kept, *tensors).to(ctx.dtype)
         grads = (p if p is None else p.to(t.dtype) for p, t in zip(pulled, tensors))  # type: ignore[union-attr]
-        return (None, None, g_x, *grads)
+        return (None, None, None, g_x, *grads)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        x, tensors = LinearSite.saved(ctx)
-        t, *ts = tangents[2:]
+        tensors, x, _ = LinearSite.saved(ctx)
+        t, *ts = tangents[3:]
         out: Tensor | None = None if t is None else ctx.op.push(t, *tensors)
         if any(t is not None for t in ts):
             more: Tensor = ctx.op.push_tensors(x, ts, *tensors)
@@ -266,36 +327,41 @@ class LinearSite(torch.autograd.Function):
 
 
 class MaxPool(torch.autograd.Function):
-    """Max pooling of pictures, with the places that its values came from."""
+    """Max pooling of pictures, and the places that its values came from.
+
+    ``kept`` are those places, where they are known.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(window: tuple[Any, ...], token: Token, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        window: tuple[Any, ...], token: Token, kept: Tensor | None, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
         with raw():
             return torch.ops.aten.max_pool2d_with_indices(x, *window)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.window, ctx.token, x = inputs
+        ctx.window, ctx.token, kept, x = inputs
         ctx.shape = tuple(x.shape)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(output[1])
-        ctx.save_for_forward(output[1])
+        ctx.save_for_backward(output[1] if kept is None else kept)
+        ctx.save_for_forward(output[1] if kept is None else kept)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor | None, _: None) -> tuple[None, None, Tensor | None]:
+    def backward(ctx: Any, g: Tensor | None, _: None) -> tuple[None, None, None, Tensor | None]:
         if g is None:
-            return None, None, None
+            return None, None, None, None
         (winners,) = ctx.saved_tensors
         if ctx.token.many(g):
             g, plain = channels_last(g), winners
             winners = ctx.token.keep("winners", lambda: channels_last(plain))
-        return None, None, _Scattered.apply(ctx.window, ctx.shape, g, winners)  # type: ignore[no-untyped-call]
+        return None, None, None, _Scattered.apply(ctx.window, ctx.shape, g, winners)  # type: ignore[no-untyped-call]
 
     @staticmethod
-    def jvp(ctx: Any, _: None, __: None, t: Tensor) -> tuple[Tensor, None]:
+    def jvp(ctx: Any, _: None, __: None, ___: None, t: Tensor) -> tuple[Tensor, None]:
         return _gathered(t, ctx.saved_tensors[0]), None
 
 
@@ -350,16 +416,43 @@ class _Scattered(torch.autograd.Function):
         return out.unflatten(0, (info.batch_size, shape[0])), 0
 
 
-def linear(op: Linear, scope: Scope | None, *tensors: Tensor | None) -> Tensor:
-    """The output of a fresh site."""
-    return applied(LinearSite, scope, op, Token(0, scope), *tensors)  # type: ignore[no-any-return]
+_OPS: Mapping[str, Callable[..., Linear]] = {
+    "convolution": Convolution,
+    "norm": Norm,
+    "mean": Mean,
+}
 
 
-def convolution(
-    stride: Shape, padding: Shape, dilation: Shape, groups: int, *tensors: Tensor | None
+def linear(
+    name: str,
+    options: tuple[Any, ...],
+    *tensors: Tensor | None,
+    scope: Scope | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
-    """The same, asked for in what a graph can hold."""
-    return linear(Convolution(stride, padding, dilation, groups), None, *tensors)
+    """The output of a fresh site, asked for in tensors and constants (in a graph, those alone)."""
+    op, token = _OPS[name](*options), Token(0, scope)
+    return applied(LinearSite, scope, op, token, kept, *tensors)  # type: ignore[no-any-return]
+
+
+def _site(
+    name: str, options: tuple[Any, ...], scope: Scope | None, replay: Replay | None, *tensors: Any
+) -> Tensor:
+    if compiling():
+        # Imported while the compiler traces, since it imports the compiler (about a second).
+        from ._graph import linear_in_graph
+
+        kept = None if replay is None else replay.next()
+        return linear_in_graph(name, options, *tensors, kept=kept)  # type: ignore[no-any-return]
+    if scope is not None and scope.record is not None:
+        x, *rest = tensors
+        scope.record.append(_OPS[name](*options).prepared(_layout.suits(x), *rest).detach())
+    return linear(name, options, *tensors, scope=scope)
+
+
+def max_pool(window: tuple[Any, ...], kept: Tensor, x: Tensor) -> Tensor:
+    """Max pooling whose winners are known, likewise."""
+    return MaxPool.apply(window, Token(0), kept, x)[0]  # type: ignore[no-any-return, no-untyped-call]
 
 
 Call = Callable[..., Any]
@@ -387,7 +480,9 @@ _CONV_ARGS = dict.fromkeys(("input", "weight", "bias"))
 _CONV_ARGS |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 
 
-def _convolution(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+def _convolution(
+    func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None
+) -> Any:
     named = _named(_CONV_ARGS, args, kwargs)
     tensors = [named[name] for name in ("input", "weight", "bias")]
     if isinstance(named["padding"], str) or _left_alone(*tensors):
@@ -396,12 +491,8 @@ def _convolution(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) ->
     stride, padding, dilation = (
         _per_dim(named[name], dims) for name in ("stride", "padding", "dilation")
     )
-    if compiling():
-        # Imported while the compiler traces, since it imports the compiler (about a second).
-        from ._graph import convolution_in_graph
-
-        return convolution_in_graph(stride, padding, dilation, named["groups"], *tensors)
-    return linear(Convolution(stride, padding, dilation, named["groups"]), scope, *tensors)
+    options = (stride, padding, dilation, named["groups"])
+    return _site("convolution", options, scope, replay, *tensors)
 
 
 _NORM_ARGS = ("input", "running_mean", "running_var", "weight", "bias")
@@ -414,7 +505,9 @@ _INSTANCE_NORM_ARGS = {
 }
 
 
-def _batch_norm(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+def _batch_norm(
+    func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None
+) -> Any:
     named = _named(_BATCH_NORM_ARGS, args, kwargs)
     if named["training"]:
         # The output is the same without them, and vmap need not refuse to write to them.
@@ -422,13 +515,15 @@ def _batch_norm(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> 
     tensors = [named[name] for name in _NORM_ARGS]
     if _left_alone(*tensors):
         return func(*args, **kwargs)
-    op = Norm(named["eps"])
-    if compiling():  # the compiler fails on the forward-mode derivative of batch_norm itself
-        return op.written_out(*tensors)
-    return linear(op, scope, *tensors)
+    if compiling() and replay is None:
+        # The compiler fails on the forward-mode derivative of batch_norm itself.
+        return Norm(named["eps"]).written_out(*tensors)
+    return _site("norm", (named["eps"],), scope, replay, *tensors)
 
 
-def _instance_norm(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+def _instance_norm(
+    func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None
+) -> Any:
     named = _named(_INSTANCE_NORM_ARGS, args, kwargs)
     if named["use_input_stats"]:  # as for batch norm
         return func(**{**named, "running_mean": None, "running_var": None})
@@ -439,20 +534,71 @@ _POOL_ARGS = dict.fromkeys(("input", "kernel_size", "stride"))
 _POOL_ARGS |= {"padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
 
 
-def _max_pool(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None) -> Any:
+def _max_pool(
+    func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None
+) -> Any:
     named = _named(_POOL_ARGS, args, kwargs)
     x = named["input"]
-    if compiling() or named["return_indices"] or x.dim() != 4 or _left_alone(x):
+    native = compiling() and replay is None
+    if native or named["return_indices"] or x.dim() != 4 or _left_alone(x):
         return func(*args, **kwargs)
     stride = named["kernel_size"] if named["stride"] is None else named["stride"]
     sizes = (named["kernel_size"], stride, named["padding"], named["dilation"])
     window = (*(_per_dim(size, 2) for size in sizes), named["ceil_mode"])
-    return applied(MaxPool, scope, window, Token(0, scope), x)[0]
+    if replay is not None:
+        from ._graph import max_pool_in_graph
+
+        shape = func(*args, **kwargs).shape  # of what nobody uses, hence left out of the graph
+        return max_pool_in_graph(window, replay.next(shape), x)
+    out, winners = applied(MaxPool, scope, window, Token(0, scope), None, x)
+    if scope is not None and scope.record is not None:
+        scope.record.append(winners)
+    return out
 
 
-LINEAR: Mapping[Call, Callable[[Call, Args, Kwargs, Scope | None], Any]] = {
+_AVG_POOL_ARGS = dict.fromkeys(("input", "kernel_size", "stride"))
+_AVG_POOL_ARGS |= {
+    "padding": 0,
+    "ceil_mode": False,
+    "count_include_pad": True,
+    "divisor_override": None,
+}
+
+
+def _avg_pool(
+    func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None
+) -> Any:
+    named = _named(_AVG_POOL_ARGS, args, kwargs)
+    x = named.pop("input")
+    if x.dim() != 4 or _left_alone(x):
+        return func(*args, **kwargs)
+    stride = named["kernel_size"] if named["stride"] is None else named["stride"]
+    kernel, stride, padding = (
+        _per_dim(size, 2) for size in (named["kernel_size"], stride, named["padding"])
+    )
+    rest = (named["ceil_mode"], named["count_include_pad"], named["divisor_override"])
+    whole = kernel == tuple(x.shape[-2:]) and padding == (0, 0) and rest[2] is None
+    return _site("mean", ((kernel, stride, padding, *rest), whole), scope, replay, x)
+
+
+_ADAPTIVE_ARGS = dict.fromkeys(("input", "output_size"))
+
+
+def _adaptive_avg_pool(
+    func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None
+) -> Any:
+    named = _named(_ADAPTIVE_ARGS, args, kwargs)
+    x, sizes = named["input"], _per_dim(named["output_size"], 2)
+    if x.dim() != 4 or None in sizes or _left_alone(x):
+        return func(*args, **kwargs)
+    return _site("mean", ((sizes,), sizes == (1, 1)), scope, replay, x)
+
+
+LINEAR: Mapping[Call, Callable[[Call, Args, Kwargs, Scope | None, Replay | None], Any]] = {
     **dict.fromkeys(_DIMS, _convolution),
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.max_pool2d: _max_pool,
+    F.avg_pool2d: _avg_pool,
+    F.adaptive_avg_pool2d: _adaptive_avg_pool,
 }

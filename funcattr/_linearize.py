@@ -14,7 +14,7 @@ from torch import Tensor
 from ._arguments import Chosen
 from ._contexts import graph_only_if, no_autocast, tracked
 from ._intercept import Plan
-from ._site import Scope, compiling, levels, transforming
+from ._site import Replay, Scope, compiling, levels, transforming
 from ._taps import Tapped, Taps
 from ._tree import pack
 from .errors import FuncattrError, TargetError
@@ -78,11 +78,19 @@ def forward_pass(
     layers: Sequence[Tapped] = (),
     *,
     at_input: bool = False,
+    record: list[Tensor] | None = None,
+    replay: Replay | None = None,
 ) -> Forward:
-    """Runs ``ruled`` once, ready to be differentiated by the chosen arguments and the layers."""
+    """Runs ``ruled`` once, ready to be differentiated by the chosen arguments and the layers.
+
+    ``record`` collects what its sites save, and ``replay`` has that for them.
+    """
     # A graph has no sites that can be told to change: each plan has a forward pass of its own.
     first = Ruled(ruled.func, ruled.plan) if compiling() else ruled
     run = _Run(first, args, kwargs, chosen, layers, at_input, tracked((args, kwargs)))
+    run.replay = replay
+    if run.scope is not None:
+        run.scope.record = record
     with graph_only_if(run.tracked):
         outs, others, acts, backward = run.linearized()
         backwards = [backward]
@@ -130,6 +138,7 @@ class _Run:
         self.scope = None if compiling() else Scope()
         if not (tracked or transforming()):
             self._be_plain()
+        self.replay: Replay | None = None
         self.primals = [] if chosen is None else chosen.floats
         self.unpack: Callable[[Tensors, Tensors], Any]
 
@@ -140,7 +149,12 @@ class _Run:
     def forward(self, args: Any, kwargs: Any, taps: Taps) -> tuple[Tensors, Tensors]:
         """The float tensors of the output, and the others."""
         out = self.ruled.run(
-            args, kwargs, detach=self.tracked or self.plain, scope=self.scope, taps=taps
+            args,
+            kwargs,
+            detach=self.tracked or self.plain,
+            scope=self.scope,
+            taps=taps,
+            replay=self.replay,
         )
         tensors, unpack = pack(out)
         is_float = [t.is_floating_point() or t.is_complex() for t in tensors]

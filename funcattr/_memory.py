@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten
 
 
 class Largest(TorchFunctionMode):
-    """Measures the largest tensor that a forward pass makes, in bytes."""
+    """Measures the largest tensor in bytes of the part of a forward pass that is differentiated."""
 
     nbytes = 0
 
@@ -21,14 +21,17 @@ class Largest(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and func is not Tensor.detach:  # that one is how weights come in
+        if isinstance(out, Tensor):
             with torch._C.DisableTorchFunction():
-                self.nbytes = max(self.nbytes, out.numel() * out.element_size())
+                if out.requires_grad:
+                    self.nbytes = max(self.nbytes, out.numel() * out.element_size())
         return out
 
 
-def fitting(largest: Largest, args: tuple[Any, ...], limit: int) -> int:
+def fitting(largest: Largest, args: tuple[Any, ...], limit: int, block: int = 2**25) -> int:
     """How many targets, up to ``limit``, fit in half of the memory that is there.
+
+    On a CPU no tensor is to be larger than ``block`` bytes.
 
     A backward pass holds few cotangents at a time, each no larger than the largest activation, and
     the copies that a convolution makes of its own: eight of them are on the safe side.
@@ -39,7 +42,7 @@ def fitting(largest: Largest, args: tuple[Any, ...], limit: int) -> int:
     count = _free_memory(device) // (2 * (8 * largest.nbytes + 2 * inputs) + 1)
     if device.type == "cpu":
         # glibc gives larger blocks back at once and faults them in anew, at twice the time.
-        count = min(count, 2**25 // (largest.nbytes + 1))
+        count = min(count, block // (largest.nbytes + 1))
     return int(max(1, min(count, limit)))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -130,11 +130,11 @@ class Scope:
 
     ``rules`` are those of this backward pass, where they are not the sites' own; ``keeping`` says
     that what is made for this one is as good for the next. ``alone`` is fixed: no derivative of the
-    maps will ever be asked for.
+    maps will ever be asked for. ``record``, where it is a list, collects what sites save.
     """
 
-    def __init__(self, alone: bool = False) -> None:
-        self.alone, self.keeping = alone, False
+    def __init__(self, alone: bool = False, record: list[Tensor] | None = None) -> None:
+        self.alone, self.record, self.keeping = alone, record, False
         self.rules: Rules | None = None
         self._lock = threading.RLock()
 
@@ -148,6 +148,37 @@ class Scope:
                 yield
             finally:
                 self.rules, self.keeping = before
+
+
+class Replay:
+    """What the sites of one forward pass have saved, for the sites of the same pass in a graph.
+
+    Those then need nothing that the graph's forward pass computes, and the compiler leaves it out.
+    """
+
+    def __init__(self, saved: Sequence[Tensor]) -> None:
+        self.saved, self.count = saved, 0
+
+    def next(self, shape: Sequence[int] | None = None) -> Tensor:
+        """For the next site, which would save a tensor of this shape."""
+        self.count += 1
+        if self.count > len(self.saved):
+            self._refuse()
+        saved = self.saved[self.count - 1]
+        if shape is not None and saved.shape != shape:
+            self._refuse()
+        return saved
+
+    def check(self) -> None:
+        """Raises where there were fewer sites."""
+        if self.count != len(self.saved):
+            self._refuse()
+
+    def _refuse(self) -> None:
+        raise FuncattrError(
+            "the function does not call the same operations when it is compiled as in eager, and "
+            "a compiled sweep takes its forward pass in eager; leave compile=True out."
+        )
 
 
 class Token:
@@ -238,21 +269,31 @@ def count_levels() -> int:
 
 
 class Site(torch.autograd.Function):
-    """``activation(x, *tensors)`` with the derivative by ``x`` that ``rule`` says."""
+    """``activation(x, *tensors)`` with the derivative by ``x`` that ``rule`` says.
+
+    The derivative is taken at ``kept``, where that is given, which is ``x`` by another way.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        activation: Activation, rule: rules.Rule, token: Token, x: Tensor, *tensors: Tensor
+        activation: Activation,
+        rule: rules.Rule,
+        token: Token,
+        kept: Tensor | None,
+        x: Tensor,
+        *tensors: Tensor,
     ) -> Tensor:
         return activation(x, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.activation, ctx.rule, ctx.token = inputs[:3]
-        ctx.save_for_backward(*inputs[3:])
-        ctx.save_for_forward(*inputs[3:])
+        ctx.activation, ctx.rule, ctx.token, kept, x, *tensors = inputs
+        ctx.replayed = kept is not None
+        saved = (x if kept is None else kept, *tensors)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
         ctx.level = ctx.token.next()
 
     @staticmethod
@@ -271,18 +312,25 @@ class Site(torch.autograd.Function):
                     "second derivative needs. Take the map with funcattr.rule_backprop or "
                     "torch.func.grad, and differentiate that."
                 )
-            g_x = activation.apply(rule, x, g, *tensors, alone=alone and not graph)
+            if ctx.replayed and x.dim() == 4:
+
+                def apply(g: Tensor, x: Tensor) -> Tensor:
+                    return activation.apply(rule, x, g, *tensors)
+
+                g_x = _layout.Merged.apply(apply, len(x), g, x)  # type: ignore[no-untyped-call]
+            else:
+                g_x = activation.apply(rule, x, g, *tensors, alone=alone and not graph)
         else:
             g_x = activation.pull(x, g, *tensors)
         if not tensors:
-            return None, None, None, g_x
+            return None, None, None, None, g_x
         g_tensors = torch.func.vjp(functools.partial(activation, x), *tensors)[1](g)
-        return (None, None, None, g_x, *g_tensors)
+        return (None, None, None, None, g_x, *g_tensors)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         x, *tensors = ctx.saved_tensors
-        t, *ts = tangents[3:]
+        t, *ts = tangents[4:]
         activation: Activation = ctx.activation
         out = torch.zeros_like(x) if t is None else activation.pull(x, t, *tensors)
         if any(t is not None for t in ts):

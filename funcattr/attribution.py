@@ -13,6 +13,7 @@ from ._arguments import Argnums, Chosen, check_argnums
 from ._contexts import graph_only_if
 from ._intercept import Plan
 from ._linearize import Forward, forward_pass
+from ._site import Replay
 from ._taps import Layer, tapped
 from .targets import Target
 from .transforms import Ruled, SiteChoice, check_func, relu_rule
@@ -46,9 +47,28 @@ class Method:
 
     def linearize(self, *args: Any, **kwargs: Any) -> tuple[Any, Explain]:
         """For `Attribution`."""
+        return self.run(args, kwargs)
+
+    def run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        record: list[Tensor] | None = None,
+        replay: Replay | None = None,
+    ) -> tuple[Any, Explain]:
+        """`linearize`; ``record`` collects what sites save, and ``replay`` has that for them."""
         chosen = None if self.argnums is None else Chosen(args, self.argnums)
         taps = [tapped(self.ruled.func, layer) for layer in self.layers]
-        done = forward_pass(self.ruled, args, kwargs, chosen, taps, at_input=self.at_input)
+        done = forward_pass(
+            self.ruled,
+            args,
+            kwargs,
+            chosen,
+            taps,
+            at_input=self.at_input,
+            record=record,
+            replay=replay,
+        )
         return done.out, self.explain(done, chosen)
 
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
+from ._contexts import tracked
+from ._layout import channels_last, suits
 from ._memory import Largest, fitting
-from ._site import compiling
+from ._site import Replay, compiling, transforming
 from ._tree import stacked
 from .attribution import Attribution, Explain
 from .errors import ArgumentError, TargetError
@@ -23,7 +25,7 @@ Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
 ChunkSize = int | str | None
 Reduce = Callable[[Any], Any]
 
-AUTO_LIMIT = 64  # targets at once, beyond which a sweep gains nothing more
+AUTO_LIMIT = 256  # targets at once, beyond which a sweep gains nothing more
 
 
 def sweep(
@@ -47,7 +49,7 @@ def sweep(
             `funcattr.gradient`, or an integer tensor ``[T]`` (one int each) or ``[T, B]`` (one int
             per target and example).
         chunk_size: how many targets are explained at once, as in ``torch.func.vmap``: None for all
-            of them, ``"auto"`` for as many as fit the memory that is there (64 at the most).
+            of them, ``"auto"`` for as many as fit the memory that is there (256 at the most).
         reduce: a function of one map, applied as maps are made, so that ``T`` of them need not be
             kept; it runs under ``vmap``.
         compile: whether to compile forward and backward pass (once for all chunks; each chunk then
@@ -159,6 +161,8 @@ class _Sweep:
             with Largest() as largest:
                 _, explain = self.attr.linearize(*self.args, **self.kwargs)
             size = fitting(largest, self.args, AUTO_LIMIT)
+            chunks = -(-len(self.targets) // size)
+            size = -(-len(self.targets) // chunks)  # of one size, as far as they can be
         else:
             _, explain = self.attr.linearize(*self.args, **self.kwargs)
 
@@ -171,15 +175,14 @@ class _Sweep:
         return run, size
 
     def _compiled(self) -> tuple[Callable[[int, int, int], Any], int | None]:
-        run = self.attr.compiled.get("sweep")
-        if run is None:
-            attr = self.attr
-
-            def chunk(reduce: Reduce | None, index: Tensor, args: Any, kwargs: Any) -> Any:
-                return _explained(attr.linearize(*args, **kwargs)[1], reduce, index)
-
-            run = self.attr.compiled["sweep"] = torch.compile(chunk, fullgraph=True)
-        size = AUTO_LIMIT if isinstance(self.chunk_size, str) else self.chunk_size
+        saved, largest = self._recorded()
+        size = None if isinstance(self.chunk_size, str) else self.chunk_size
+        if self.chunk_size == "auto":
+            # Of few sizes, since each is compiled; smaller, since what it does between convolutions
+            # is little but a pass over memory.
+            size = fitting(largest, self.args, AUTO_LIMIT, 2**24)
+            size = 2 ** (size.bit_length() - 1)
+        run = _compiled_chunk(self.attr, saved is not None)
         assert self.index is not None
         whole = self.index
 
@@ -187,7 +190,7 @@ class _Sweep:
             # The last chunk repeats a target, to be of the shape that is compiled.
             index = whole[torch.arange(start, start + size).clamp(max=len(whole) - 1)]
             try:
-                maps = run(self.reduce, index, self.args, self.kwargs)
+                maps = run(self.reduce, index, saved, self.args, self.kwargs)
             except RuntimeError as error:
                 if "out of bounds" not in str(error):
                     raise
@@ -195,6 +198,42 @@ class _Sweep:
             return tree_map(lambda m: None if m is None else m[: stop - start], maps)
 
         return padded, size
+
+    def _recorded(self) -> tuple[list[Tensor] | None, Largest]:
+        """What the sites of a forward pass in eager save, where a graph can do with that."""
+        method, saved = self.attr.method, list[Tensor]()
+        fits = method is not None and not method.layers and not method.ruled.also
+        state = torch.get_rng_state()
+        with Largest() as largest:
+            if fits and not (transforming() or tracked((self.args, self.kwargs))):
+                assert method is not None
+                method.run(self.args, self.kwargs, record=saved)
+            else:
+                fits = False
+                if self.chunk_size == "auto":
+                    self.attr.linearize(*self.args, **self.kwargs)
+        if not fits or not torch.equal(state, torch.get_rng_state()):
+            return None, largest  # a second forward pass would draw other numbers
+        return [channels_last(t) if suits(t) else t for t in saved], largest
+
+
+def _compiled_chunk(attr: Attribution, replayed: bool) -> Callable[..., Any]:
+    """A compiled function from encoded targets to their maps, kept with the attribution."""
+
+    def chunk(
+        reduce: Reduce | None, index: Tensor, saved: list[Tensor], args: Any, kwargs: Any
+    ) -> Any:
+        if replayed:
+            assert attr.method is not None
+            explain = attr.method.run(args, kwargs, replay=Replay(saved))[1]
+        else:
+            explain = attr.linearize(*args, **kwargs)[1]
+        return _explained(explain, reduce, index)
+
+    key = "replayed" if replayed else "whole"
+    if key not in attr.compiled:
+        attr.compiled[key] = torch.compile(chunk, fullgraph=True)
+    return attr.compiled[key]  # type: ignore[no-any-return]
 
 
 def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:

@@ -22,7 +22,7 @@ from ._intercept import (
     Plan,
     entries,
 )
-from ._site import Scope, compiling, levels
+from ._site import Replay, Scope, compiling, levels
 from ._taps import Layer, Tapped, Taps, tapped
 from ._unseen import refuse_none, refuse_unseen
 from .errors import ArgumentError, nearest
@@ -61,14 +61,16 @@ class Ruled:
         met: list[Met] | None = None,
         scope: Scope | None = None,
         taps: Taps | None = None,
+        replay: Replay | None = None,
     ) -> Any:
         """The call.
 
         ``detach`` cuts a module off from its own parameters; ``met``, where given, collects every
-        activation of the forward pass; ``scope`` can tell its sites to give their true derivative.
+        activation of the forward pass; ``scope`` can tell its sites what to do; ``replay`` has
+        what they would save.
         """
         path = [""] if self.plan.where is not None or not compiling() else None
-        mode = Intercept(self.plan, levels(), path, met, scope, self.also)
+        mode = Intercept(self.plan, levels(), path, met, scope, self.also, replay)
         wraps = taps.wraps() if taps is not None else ()
         out = call(self.func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
         for plan, matched, others in zip(mode.plans, mode.matched, mode.others):
@@ -76,6 +78,8 @@ class Ruled:
                 refuse_unseen(self.func, plan, out)
             if plan.require_match and not matched:
                 refuse_none(self.func, plan, others)
+        if replay is not None:
+            replay.check()
         return out
 
     def repeating(self) -> Intercept:

@@ -115,3 +115,55 @@ def test_a_forward_of_the_instance_stays():
     compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
     assert_close(compiled(X, target=torch.tensor(1)), expected, 1e-10)
     assert torch.equal(model(X), before)
+
+
+def test_a_compiled_sweep_has_no_forward_pass_in_its_graph(monkeypatch):
+    from torch._dynamo.backends.common import aot_autograd
+
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(4, 4, 3, padding=1),
+        torch.nn.ReLU6(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 10),
+    ).eval()
+    graphs, calls, real = [], [], torch.compile
+
+    def keep(graph, inputs):
+        graphs.append([node.target for node in graph.graph.nodes])
+        return graph
+
+    backend = aot_autograd(fw_compiler=keep)
+    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend=backend, **kwargs))
+    attr, x = fa.guided_backprop(model), torch.randn(2, 3, 13, 13)
+    expected = fa.sweep(attr, x, targets=range(10))
+    model[0].register_forward_hook(lambda *_: calls.append(torch.compiler.is_compiling()))
+    for chunk_size in 4, "auto":
+        calls.clear()
+        maps = fa.sweep(attr, x, targets=range(10), chunk_size=chunk_size, compile=True)
+        assert_close(maps, expected, 1e-6)
+        assert calls.count(False) == 1
+    (graph, *_) = graphs
+    assert graph.count(torch.ops.aten.convolution.default) == 2  # those of the backward pass
+    assert not any("batch_norm" in str(target) for target in graph)
+
+
+def test_a_model_that_draws_numbers_is_compiled_whole():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Dropout(0.5))
+    attr, x = fa.guided_backprop(model.train()), torch.randn(2, 3)
+    maps = fa.sweep(attr, x, targets=range(8), chunk_size=3, compile=True)
+    weight = model[0].weight.detach()[:, None].expand_as(maps)
+    assert_close(maps.where(maps == 0, maps / 2 / weight), (maps != 0).float(), 1e-6)
+
+
+def test_a_model_that_is_another_one_when_compiled():
+    def f(x):
+        x = torch.relu(x)
+        return torch.relu(x - 1) if torch.compiler.is_compiling() else x
+
+    with pytest.raises(Exception, match="the same operations"):
+        fa.sweep(fa.guided_backprop(f), X.flatten(1), targets=range(3), compile=True)

@@ -73,6 +73,42 @@ def ours_of(f):
     return Ruled(f, fa.relu_rule(f, require_match=False).plan)
 
 
+def mean(pool, *args, **kwargs):
+    return lambda x: pool(x, *args, **kwargs), [randn(2, 3, 7, 8)]
+
+
+CASES |= {
+    "avg_pool2d": mean(F.avg_pool2d, 2),
+    "avg_pool2d overlapping": mean(F.avg_pool2d, (3, 2), stride=(2, 1), padding=1),
+    "avg_pool2d with its options": mean(
+        F.avg_pool2d, 3, 2, 1, ceil_mode=True, count_include_pad=False, divisor_override=5
+    ),
+    "avg_pool2d of a part": mean(F.avg_pool2d, 7),
+    "avg_pool2d of all": mean(F.avg_pool2d, (7, 8)),
+    "adaptive_avg_pool2d": mean(F.adaptive_avg_pool2d, (3, 2)),
+    "adaptive_avg_pool2d of all": mean(F.adaptive_avg_pool2d, 1),
+    "adaptive_avg_pool2d of rows": mean(F.adaptive_avg_pool2d, (None, 1)),
+}
+
+
+def mean(pool, *args, **kwargs):
+    return lambda x: pool(x, *args, **kwargs), [randn(2, 3, 7, 8)]
+
+
+CASES |= {
+    "avg_pool2d": mean(F.avg_pool2d, 2),
+    "avg_pool2d overlapping": mean(F.avg_pool2d, (3, 2), stride=(2, 1), padding=1),
+    "avg_pool2d with its options": mean(
+        F.avg_pool2d, 3, 2, 1, ceil_mode=True, count_include_pad=False, divisor_override=5
+    ),
+    "avg_pool2d of a part": mean(F.avg_pool2d, 7),
+    "avg_pool2d of all": mean(F.avg_pool2d, (7, 8)),
+    "adaptive_avg_pool2d": mean(F.adaptive_avg_pool2d, (3, 2)),
+    "adaptive_avg_pool2d of all": mean(F.adaptive_avg_pool2d, 1),
+    "adaptive_avg_pool2d of rows": mean(F.adaptive_avg_pool2d, (None, 1)),
+}
+
+
 @pytest.fixture(params=CASES)
 def case(request):
     """What torch can differentiate, ours, and the arguments."""
