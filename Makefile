@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 SETUP = .ci/constraints.txt .ci/no-deps.txt pyproject.toml
 
-.PHONY: demo test test-oldest lint format clean
+.PHONY: demo test test-oldest lint format bench bench-quick bench-report clean
 
 $(VENV)/ready: $(SETUP)
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,15 @@ lint: $(VENV)/ready  ## Lint, format and strict types.
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/ready  ## All benchmarks, about 20 minutes on two idle cores; docs/benchmarks.md.
+	$(BIN)/python -m benchmarks --threads 2
+
+bench-quick: $(VENV)/ready  ## A part of them, in under 3 minutes.
+	$(BIN)/python -m benchmarks --threads 2 --quick
+
+bench-report: $(VENV)/ready  ## Tables and plots of the docs, from the stored results.
+	$(BIN)/python -m benchmarks.report README.md docs/benchmarks.md
 
 test-oldest:  ## The suite, without what compiles, on the oldest torch that can be installed.
 	$(PYTHON) -m venv .venv-oldest

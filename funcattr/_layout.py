@@ -51,9 +51,10 @@ class Merged(torch.autograd.Function):
             raise NotImplementedError("what sites keep is the same for all cotangents")
         many = info.batch_size
         if batch > 1:
+            shared = [t.dim() == 4 and t.shape[0] == batch for t in others]
             others = tuple(
-                t.expand(many, *t.shape).flatten(0, 1) if t.dim() == 4 and len(t) == batch else t
-                for t in others
+                t.expand(many, *t.shape).flatten(0, 1) if yes else t
+                for yes, t in zip(shared, others)
             )
         merged = g.movedim(in_dims[2], 0).flatten(0, 1)
         out = Merged.apply(f, batch, merged, *others)  # type: ignore[no-untyped-call]

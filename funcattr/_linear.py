@@ -302,9 +302,9 @@ class LinearSite(torch.autograd.Function):
         if needs_x and kept is not None and g.dim() == 4:
 
             def pull(g: Tensor) -> Tensor:
-                return op.pull((len(g), *ctx.shape[1:]), g, kept, *tensors)  # type: ignore[no-any-return]
+                return op.pull((g.shape[0], *ctx.shape[1:]), g, kept, *tensors)  # type: ignore[no-any-return]
 
-            g_x = _layout.Merged.apply(pull, len(g), g).to(ctx.dtype)  # type: ignore[no-untyped-call]
+            g_x = _layout.Merged.apply(pull, g.shape[0], g).to(ctx.dtype)  # type: ignore[no-untyped-call]
         elif needs_x:
             last = token.many(g)
             g = channels_last(g) if last else g

@@ -317,7 +317,7 @@ class Site(torch.autograd.Function):
                 def apply(g: Tensor, x: Tensor) -> Tensor:
                     return activation.apply(rule, x, g, *tensors)
 
-                g_x = _layout.Merged.apply(apply, len(x), g, x)  # type: ignore[no-untyped-call]
+                g_x = _layout.Merged.apply(apply, x.shape[0], g, x)  # type: ignore[no-untyped-call]
             else:
                 g_x = activation.apply(rule, x, g, *tensors, alone=alone and not graph)
         else:

@@ -167,3 +167,27 @@ def test_a_model_that_is_another_one_when_compiled():
 
     with pytest.raises(Exception, match="the same operations"):
         fa.sweep(fa.guided_backprop(f), X.flatten(1), targets=range(3), compile=True)
+
+
+def test_batch_sizes_are_compiled_a_few_times_not_each(monkeypatch):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter, real = CompileCounterWithBackend("aot_eager"), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend=counter, **kwargs))
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4, 6),
+    )
+    attr = fa.guided_backprop(model.eval())
+    counts = []
+    for batch in range(2, 9):
+        x = torch.randn(batch, 3, 17, 17)
+        maps = fa.sweep(attr, x, targets=range(6), chunk_size=4, compile=True)
+        assert_close(maps, fa.sweep(attr, x, targets=range(6)), 1e-5)
+        counts.append(counter.frame_count)
+    assert counts[-1] == counts[2] <= 3

@@ -1,0 +1,51 @@
+"""The benchmarks check answers, store what they find, and the docs say what is stored."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import harness, limit
+
+run = pytest.importorskip("benchmarks.run")  # needs the rivals
+report = pytest.importorskip("benchmarks.report")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/benchmarks.md"])
+def test_the_tables_are_those_of_the_stored_results(file):
+    text = (ROOT / file).read_text("utf-8")
+    assert "<!-- bench:" in text
+    assert report.filled(text, run.RESULTS) == text
+
+
+def test_the_stored_results_are_of_every_case():
+    stored = json.loads((run.RESULTS / "cpu.json").read_text("utf-8"))
+    assert set(stored["cases"]) == set(run.CASES)
+    assert {"torch", "threads", "processor", "date"} <= set(stored["environment"])
+
+
+@pytest.mark.compiled
+def test_a_case_is_run_and_stored(tmp_path):
+    out = tmp_path / "some.json"
+    run.run(["small/perceptron"], harness.Setting(threads=1, rounds=1), out)
+    record = json.loads(out.read_text("utf-8"))["cases"]["small/perceptron"]
+    assert record["ratios"] and record["seconds"]
+    assert "perceptron" in report.cases_of("small/")(json.loads(out.read_text("utf-8")))
+
+
+def test_a_wrong_answer_is_not_timed():
+    right = torch.ones(3)
+    assert harness.check({"right": right}, right, 1e-3) == {"right": 0.0}
+    with pytest.raises(harness.Disagreement, match="other"):
+        harness.check({"other": 2 * right}, right, 1e-3)
+
+
+def test_the_limit_counts_convolutions_and_products():
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    model = nn.Sequential(conv, nn.ReLU(), conv, nn.Flatten(), nn.Linear(48, 5))
+    counted = limit.dense_layers(model, torch.ones(2, 3, 4, 4))
+    assert sorted(counted.values()) == [1, 2]
+    assert limit.dense_limit(model, torch.ones(2, 3, 4, 4), targets=3)() > 0
