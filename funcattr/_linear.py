@@ -447,7 +447,16 @@ def _site(
     if scope is not None and scope.record is not None:
         x, *rest = tensors
         scope.record.append(_OPS[name](*options).prepared(_layout.suits(x), *rest).detach())
-    return linear(name, options, *tensors, scope=scope)
+    return _written_to(linear(name, options, *tensors, scope=scope), scope)
+
+
+def _written_to(out: Tensor, scope: Scope | None) -> Tensor:
+    """``out``, fit for what the model may write to it.
+
+    Under ``torch.vmap`` it can be a view that a Function returned, which old versions of torch do
+    not let anybody write to.
+    """
+    return out if scope is not None and scope.alone else out.clone()
 
 
 def max_pool(window: tuple[Any, ...], kept: Tensor, x: Tensor) -> Tensor:
@@ -553,7 +562,7 @@ def _max_pool(
     out, winners = applied(MaxPool, scope, window, Token(0, scope), None, x)
     if scope is not None and scope.record is not None:
         scope.record.append(winners)
-    return out
+    return _written_to(out, scope)
 
 
 _AVG_POOL_ARGS = dict.fromkeys(("input", "kernel_size", "stride"))

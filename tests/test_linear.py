@@ -224,12 +224,11 @@ def test_sweeps_equal_the_loop(net, rule, batch):
     net.float()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_sweeps_in_autocast_equal_the_loop(net, dtype):
+def test_sweeps_in_autocast_equal_the_loop(net):
     attr = fa.guided_backprop(net)
     x = torch.randn(2, 3, 32, 32)
     exact = fa.sweep(attr, x, targets=range(5))
-    with torch.autocast("cpu", dtype):
+    with torch.autocast("cpu", torch.bfloat16):
         loop = torch.stack([attr(x, target=t) for t in range(5)])
         swept = fa.sweep(attr, x, targets=range(5))
     assert swept.dtype == torch.float32
