@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from . import rules
-from ._linear import LINEAR
+from ._linear_calls import LINEAR
 from ._site import Activation, Replay, Scope, Site, Token, applied, compiling, is_raw, levels
 from .errors import NoSiteError
 
