@@ -237,7 +237,7 @@ class _Run:
         self.plain, self.scope = True, Scope(alone=True)
 
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
-        """Runs ``forward`` at the level of plain autograd, whose calls cost a tenth."""
+        """Runs ``forward`` at the level of plain autograd, whose calls cost less."""
         with torch.enable_grad():
             own = (p.clone() if p.is_inference() else p.detach() for p in primals)
             outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
