@@ -47,8 +47,7 @@ class Merged(torch.autograd.Function):
         g: Tensor,
         *others: Tensor,
     ) -> tuple[Tensor, int]:
-        if any(dim is not None for dim in in_dims[3:]):
-            raise NotImplementedError("what sites keep is the same for all cotangents")
+        assert all(dim is None for dim in in_dims[3:]), "what sites keep is shared by cotangents"
         many = info.batch_size
         if batch > 1:
             shared = [t.dim() == 4 and t.shape[0] == batch for t in others]

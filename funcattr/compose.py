@@ -50,7 +50,7 @@ def bundle(*attrs: Attribution) -> Attribution:
     """
     if not attrs or not all(isinstance(attr, Attribution) for attr in attrs):
         came = ", ".join(type(attr).__name__ for attr in attrs) or "nothing"
-        raise ArgumentError(f"bundle takes one or more attributions; got {came}.")
+        raise ArgumentError(f"bundle takes attributions one by one, bundle(a, b); got {came}.")
 
     groups = _sharing(attrs)
     shared = [_Shared([m for m in (attrs[i].method for i in group) if m]) for group in groups]

@@ -266,3 +266,19 @@ def test_in_place_on_views_and_below_them():
     assert_close(attr(x), torch.func.grad(lambda x: f(x).sum())(x))
     tracked = torch.func.grad(lambda x: fa.relu_rule(f, fa.rules.guided)(x).sum())(x)
     assert_close(fa.guided_backprop(f)(x), tracked)
+
+
+def test_what_is_kept_serves_within_another_level_and_after_it(net):
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        _, explain = fa.guided_backprop(net).linearize(x)
+        swept = torch.vmap(explain)(torch.arange(4))
+        _, explain = fa.guided_backprop(net).linearize(x)  # has kept nothing yet
+
+        def scaled(s):
+            return torch.vmap(lambda t: explain(lambda out: s * out[:, t]))(torch.arange(4))
+
+        out, tangent = torch.func.jvp(scaled, (torch.ones(()),), (torch.ones(()),))
+        assert_close(out, swept, 1e-6)
+        assert_close(tangent, swept, 1e-6)
+        assert_close(torch.vmap(explain)(torch.arange(4)), swept, 1e-6)
