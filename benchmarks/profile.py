@@ -36,7 +36,7 @@ def main() -> None:
     attr = fa.guided_backprop(model)
 
     def naive() -> None:
-        watched = _intercept._WATCHED - set(_intercept.LINEAR)
+        watched = {f: None for f in _intercept._WATCHED if f not in _intercept.LINEAR}
         with mock.patch.multiple(_intercept, LINEAR={}, _WATCHED=watched):
             f = fa.relu_rule(model)
             _, pull = torch.func.vjp(f, x)

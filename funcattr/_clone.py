@@ -83,9 +83,10 @@ class Clone:
         self.root = self._module(model, "")
         for name, module in self.names.items():
             state = module.__dict__
-            for key in state.keys() - _SEEN_TO:
-                if type(state[key]) not in _ATOMS and not (key in _OWN and not state[key]):
-                    state[key] = self._value(state[key])
+            for key, value in state.items():
+                if type(value) in _ATOMS or key in _SEEN_TO or (not value and key in _OWN):
+                    continue
+                state[key] = self._value(value)
             if path is not None:
                 state["forward"] = _tracking(module.forward, name, path)
         for original, wrap in wraps:
@@ -207,7 +208,9 @@ class Clone:
 # Of a module's own attributes those that `Clone` treats by themselves, or that hold no reference.
 _SEEN_TO = frozenset(("_parameters", "_buffers", "_modules", "training"))
 _OWN = frozenset(nn.Module().__dict__)  # mostly tables of hooks, mostly empty
-_ATOMS = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+_ATOMS = frozenset(
+    (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+)
 _CONTAINERS = (list, tuple, set, dict, OrderedDict, defaultdict, deque)
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from ._site import compiling, levels
+from ._tree import leaves
 
 
 def tracked(values: Any) -> bool:
     """Whether somebody outside may differentiate what is computed from ``values``."""
     if levels() > 1:
         return True
-    return any(isinstance(v, Tensor) and v.requires_grad for v in tree_flatten(values)[0])
+    return any(isinstance(v, Tensor) and v.requires_grad for v in leaves(values))
 
 
 def graph_only_if(tracked: bool) -> AbstractContextManager[Any]:

@@ -4,6 +4,7 @@ mode that looks out for them.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,7 @@ _OPAQUE = {  # what holds a ReLU where no mode can see it, and the way out
     torch.rnn_relu_cell: "nn.RNNCell(nonlinearity='relu')",
 }
 _AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
-_WATCHED = frozenset((*SPELLINGS, *_OPAQUE, *_AUTOGRAD, *LINEAR))
+_WATCHED = dict.fromkeys((*SPELLINGS, *_OPAQUE, *_AUTOGRAD, *LINEAR))
 
 
 class Entry:
@@ -137,6 +138,11 @@ class Plan:
     entries: Mapping[Callable[..., Any], Entry] = field(default_factory=dict)
     where: Callable[[str], bool] | None = None
     require_match: bool = False
+
+    @functools.cached_property
+    def names(self) -> frozenset[str]:
+        """The activations that it is for."""
+        return frozenset(entry.spelling.activation for entry in self.entries.values())
 
     def entry(
         self, func: Callable[..., Any], path: str | None, ceiling: float | None

@@ -19,6 +19,11 @@ def many(g: Tensor) -> bool:
     return suits(g) and torch._C._functorch.is_batchedtensor(g)
 
 
+def innermost(x: Tensor) -> Tensor:
+    """``x`` with its channels next to each other in memory: itself where they are (a crop's)."""
+    return x if x.stride(1) == 1 else channels_last(x)
+
+
 def channels_last(x: Tensor) -> Tensor:
     """``x`` with its channels last in memory, under `torch.vmap` too; itself where they are."""
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)

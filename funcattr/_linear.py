@@ -28,6 +28,11 @@ _CONVOLUTION: Mapping[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
+def _along(values: Tensor, dim: int, of: Tensor) -> Tensor:
+    """``values`` as they stand along a dim of ``of``."""
+    return values.reshape(-1, *[1] * (of.dim() - 1 - dim))
+
+
 class Linear(ABC):
     """``op(x, *tensors)``, linear in ``x`` but for a shift.
 
@@ -137,8 +142,10 @@ class Convolution(Linear):
             out = F.conv2d(g, phases, padding=(high - 1, wide - 1))
         out = F.pixel_shuffle(out, self.stride[0])
         (top, left), (rows, columns) = self.padding, shape[-2:]
-        size = out.shape[-2:]
-        return F.pad(out, (-left, left + columns - size[1], -top, top + rows - size[0]))
+        missing = [at + n - size for at, n, size in zip((left, top), (columns, rows), out.shape[:1:-1])]
+        if max(missing) > 0:  # places at the end that no window reached
+            out = F.pad(out, (0, max(0, missing[0]), 0, max(0, missing[1])))
+        return out[..., top : top + rows, left : left + columns]
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
         weight, bias = tensors
@@ -183,13 +190,13 @@ class Norm(Linear):
         return scale if weight is None else scale * weight
 
     def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *tensors: Any) -> Tensor:
-        return (g * prepared.reshape(-1, *[1] * (g.dim() - 2))).to(g.dtype)
+        return (g * _along(prepared, 1, g)).to(g.dtype)
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
         mean, var, weight, _ = tensors
         dims = (0, *range(2, x.dim()))
         scale = torch.rsqrt(var + self.eps)
-        along = (g * (x - mean.reshape(-1, *[1] * (x.dim() - 2)))).sum(dims)
+        along = (g * (x - _along(mean, 1, x))).sum(dims)
         across = g.sum(dims) * scale
         by_var = along * scale**3 / -2
         if weight is not None:
@@ -199,26 +206,49 @@ class Norm(Linear):
 
     def written_out(self, x: Tensor, *tensors: Any) -> Tensor:
         mean, _, _, bias = tensors
-        shape = (-1, *[1] * (x.dim() - 2))
-        out = self.push(x - mean.reshape(shape), *tensors)
-        return (out if bias is None else out + bias.reshape(shape)).to(x.dtype)
+        out = self.push(x - _along(mean, 1, x), *tensors)
+        return (out if bias is None else out + _along(bias, 1, x)).to(x.dtype)
 
     def push_tensors(self, x: Tensor, tangents: Tensors, *tensors: Any) -> Tensor:
         (mean, var, _, _), (by_mean, by_var, by_weight, by_bias) = tensors, tangents
-        shape = (-1, *[1] * (x.dim() - 2))
-        centred = x - mean.reshape(shape)
+        centred = x - _along(mean, 1, x)
         out = torch.zeros_like(x)
         if by_mean is not None:
-            out = out - self.push(by_mean.reshape(shape).expand_as(x), *tensors)
+            out = out - self.push(_along(by_mean, 1, x).expand_as(x), *tensors)
         if by_var is not None:
-            out = out - self.push(centred, *tensors) * (by_var / (var + self.eps) / 2).reshape(
-                shape
-            )
+            by_scale = by_var / (var + self.eps) / 2
+            out = out - self.push(centred, *tensors) * _along(by_scale, 1, x)
         if by_weight is not None:
             out = out + self.push(centred, mean, var, by_weight, None)
         if by_bias is not None:
-            out = out + by_bias.reshape(shape)
+            out = out + _along(by_bias, 1, x)
         return out.to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Folded(Convolution):
+    """A convolution and the batch norm of its output as one: ``op(x, weight, scale)``.
+
+    ``value`` holds the output, which is known. For many cotangents the scale goes into the weight,
+    which spares a pass over memory. Only for where no further derivative is asked for.
+    """
+
+    value: list[Tensor]
+
+    def __call__(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        return self.value.pop()
+
+    def prepared(self, last: bool, *tensors: Any) -> Tensor:
+        weight, scale = tensors
+        if not last:  # a scaled weight is not worth its making
+            return super().prepared(last, weight)
+        return super().prepared(last, (weight * _along(scale, 0, weight)).to(weight.dtype))
+
+    def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *tensors: Any) -> Tensor:
+        weight, scale = tensors
+        if not _layout.many(g):
+            g = (g * _along(scale, 1, g)).to(g.dtype)
+        return super().pull(shape, g, prepared, weight)
 
 
 @dataclass(frozen=True)
@@ -248,6 +278,35 @@ class Mean(Linear):
         if len(self.window) == 1:
             return torch.ops.aten._adaptive_avg_pool2d_backward(g, like)  # type: ignore[no-any-return]
         return torch.ops.aten.avg_pool2d_backward(g, like, *self.window)  # type: ignore[no-any-return]
+
+    def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
+        return ()
+
+    def push_tensors(self, x: Tensor, tangents: Tensors, *tensors: Any) -> Tensor:
+        raise AssertionError("there are none")
+
+
+@dataclass(frozen=True)
+class Pad(Linear):
+    """Constants around pictures; torch's own derivative copies what it cuts them from.
+
+    ``sizes`` are those of ``F.pad``, for the last two dims, none of them negative.
+    """
+
+    sizes: Shape
+    value: float
+
+    def __call__(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        with raw():
+            return F.pad(x, self.sizes, value=self.value)
+
+    def push(self, t: Tensor, *_: Tensor | None) -> Tensor:
+        with raw():
+            return F.pad(t, self.sizes)
+
+    def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *_: Any) -> Tensor:
+        left, _, top, _ = self.sizes
+        return g[..., top : top + shape[-2], left : left + shape[-1]]
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
         return ()
@@ -419,6 +478,7 @@ OPS: Mapping[str, Callable[..., Linear]] = {
     "convolution": Convolution,
     "norm": Norm,
     "mean": Mean,
+    "pad": Pad,
 }
 
 

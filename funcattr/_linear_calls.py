@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import _layout
-from ._linear import OPS, MaxPool, Norm, Shape, linear
+from ._linear import OPS, Folded, LinearSite, MaxPool, Norm, Shape, linear
 from ._site import Replay, Scope, Token, applied, compiling, is_raw
 
 Call = Callable[..., Any]
@@ -74,7 +75,44 @@ def _convolution(
         _per_dim(named[name], dims) for name in ("stride", "padding", "dilation")
     )
     options = (stride, padding, dilation, named["groups"])
-    return _site("convolution", options, scope, replay, *tensors)
+    out = _site("convolution", options, scope, replay, *tensors)
+    if scope is not None and scope.folds and scope.record is None:
+        scope.convolved = _Convolved.of(out, options, *tensors)
+    return out
+
+
+class _Convolved(NamedTuple):
+    """A convolution whose output may be on its way to a batch norm."""
+
+    out: Tensor
+    x: Tensor
+    weight: Tensor
+    options: tuple[Any, ...]
+    versions: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, out: Tensor, options: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> _Convolved | None:
+        """That of this convolution, where only its input is differentiated."""
+        own = weight.requires_grad or (bias is not None and bias.requires_grad)
+        if own or not x.requires_grad:
+            return None
+        return cls(out, x, weight, options, (out._version, x._version))
+
+    def folded(self, scope: Scope, eps: float, *tensors: Tensor) -> Tensor | None:
+        """The output of both, if the batch norm is of just that output."""
+        out, x = tensors[0], self.x
+        untouched = (out._version, x._version) == self.versions
+        watched = out._backward_hooks or out.retains_grad
+        own = any(t is not None and t.requires_grad for t in tensors[1:])
+        if out is not self.out or not untouched or watched or own:
+            return None
+        norm = Norm(eps)
+        with torch.no_grad():
+            value, scale = norm(*tensors), norm.prepared(False, *tensors[1:])
+        op = Folded(*self.options, [value])
+        return applied(LinearSite, scope, op, Token(0, scope), None, x, self.weight, scale)  # type: ignore[no-any-return]
 
 
 _NORM_ARGS = ("input", "running_mean", "running_var", "weight", "bias")
@@ -100,6 +138,11 @@ def _batch_norm(
     if compiling() and replay is None:
         # The compiler fails on the forward-mode derivative of batch_norm itself.
         return Norm(named["eps"]).written_out(*tensors)
+    if scope is not None and scope.convolved is not None:
+        convolved, scope.convolved = scope.convolved, None
+        folded = convolved.folded(scope, named["eps"], *tensors)
+        if folded is not None:
+            return folded
     return _site("norm", (named["eps"],), scope, replay, *tensors)
 
 
@@ -176,6 +219,19 @@ def _adaptive_avg_pool(
     return _site("mean", ((sizes,), sizes == (1, 1)), scope, replay, x)
 
 
+_PAD_ARGS = {"input": None, "pad": (), "mode": "constant", "value": None}
+
+
+def _pad(func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None) -> Any:
+    named = _named(_PAD_ARGS, args, kwargs)
+    x, sizes = named["input"], tuple(named["pad"])
+    pictures = x.dim() == 4 and named["mode"] == "constant" and len(sizes) in (2, 4)
+    recorded = scope is not None and scope.record is not None
+    if compiling() or recorded or not pictures or min(sizes) < 0 or _left_alone(x):
+        return func(*args, **kwargs)  # in a graph, the compiler's own is as good
+    return _site("pad", ((*sizes, 0, 0)[:4], named["value"] or 0.0), scope, None, x)
+
+
 LINEAR: Mapping[Call, Callable[[Call, Args, Kwargs, Scope | None, Replay | None], Any]] = {
     **dict.fromkeys(_DIMS, _convolution),
     F.batch_norm: _batch_norm,
@@ -183,4 +239,5 @@ LINEAR: Mapping[Call, Callable[[Call, Args, Kwargs, Scope | None, Replay | None]
     F.max_pool2d: _max_pool,
     F.avg_pool2d: _avg_pool,
     F.adaptive_avg_pool2d: _adaptive_avg_pool,
+    F.pad: _pad,
 }

@@ -23,6 +23,7 @@ from .targets import Index, Target, cotangents
 from .transforms import Ruled
 
 Tensors = Sequence[Tensor]
+_HOOKS = "funcattr: the model has hooks for what autograd saves"
 
 
 class Pulled(NamedTuple):
@@ -135,6 +136,7 @@ class _Run:
         self.chosen, self.layers, self.at_input = chosen, layers, at_input
         self.tracked = tracked
         self.plain = False  # whether the level is that of plain autograd
+        self.repeats = False  # whether the backward pass repeats parts of the forward pass
         self.scope = None if compiling() else Scope()
         if not (tracked or transforming()):
             self._be_plain()
@@ -156,6 +158,8 @@ class _Run:
             taps=taps,
             replay=self.replay,
         )
+        if self.scope is not None:
+            self.scope.convolved = None
         tensors, unpack = pack(out)
         is_float = [t.is_floating_point() or t.is_complex() for t in tensors]
 
@@ -234,18 +238,31 @@ class _Run:
         return self._plainly(forward, primals)
 
     def _be_plain(self) -> None:
-        self.plain, self.scope = True, Scope(alone=True)
+        # A function that takes gradients of its own, in between, is refused where a rule must match.
+        strict = any(p.require_match for p in (self.ruled.plan, *self.ruled.also))
+        self.plain, self.scope = True, Scope(alone=True, folds=strict and not self.at_input)
 
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
         """Runs ``forward`` at the level of plain autograd, whose calls cost less."""
+        own = [p.clone() if p.is_inference() else p.detach() for p in primals]
+        state = torch.get_rng_state()
         with torch.enable_grad():
-            own = (p.clone() if p.is_inference() else p.detach() for p in primals)
-            outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
+            try:
+                with torch.autograd.graph.disable_saved_tensors_hooks(_HOOKS):
+                    outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
+            except RuntimeError as error:
+                if _HOOKS not in str(error):
+                    raise
+                self.repeats = True
+                torch.set_rng_state(state)  # the second try draws what the first one drew
+                outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
         return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
 
     def repeating(self) -> AbstractContextManager[Any]:
         """For a backward pass that may repeat parts of the forward pass (checkpointing)."""
-        return self.ruled.repeating() if self.plain else contextlib.nullcontext()
+        if not self.repeats or self.scope is None:
+            return contextlib.nullcontext()
+        return self.ruled.repeating(self.scope)
 
 
 def _all_tracked(tensors: Tensors) -> bool:
@@ -323,14 +340,18 @@ class _Backward:
         assert self.run.scope is not None
         # Without a graph of the maps, this level is the only one.
         keeping = not torch.is_grad_enabled()
+        create = torch.is_grad_enabled()
         with self.run.scope.using(plan, keeping), self.run.repeating():
-            found = torch.autograd.grad(
-                outs,
-                reached,
-                grads,
-                retain_graph=True,
-                create_graph=torch.is_grad_enabled(),
-                allow_unused=True,
+            # What torch.autograd.grad calls; itself it would keep the mode from what is repeated.
+            engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+            found = engine.run_backward(
+                tuple(outs),
+                tuple(grads),
+                True,  # the graph is for further targets, too
+                create,
+                tuple(reached),
+                True,  # not every input need be used
+                accumulate_grad=False,
             )
         by_id = {id(p): g for p, g in zip(reached, found) if g is not None}
         return [by_id[id(p)] if id(p) in by_id else torch.zeros_like(p) for p in points]

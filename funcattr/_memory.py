@@ -11,21 +11,39 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
+from ._site import watching
+
 
 class Largest(TorchFunctionMode):
     """Measures the largest tensor in bytes of the part of a forward pass that is differentiated."""
 
-    nbytes = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.nbytes = 0
+        self._sites = watching(self._see)
+
+    def __enter__(self) -> Largest:
+        self._sites.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        self._sites.__exit__(*exc)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor):
-            with torch._C.DisableTorchFunction():
-                if out.requires_grad:
-                    self.nbytes = max(self.nbytes, out.numel() * out.element_size())
+        self._see(out)
         return out
+
+    def _see(self, out: Any) -> None:
+        for t in out if isinstance(out, tuple) else (out,):
+            if isinstance(t, Tensor):
+                with torch._C.DisableTorchFunction():
+                    if t.requires_grad:
+                        self.nbytes = max(self.nbytes, t.numel() * t.element_size())
 
 
 def fitting(largest: Largest, args: tuple[Any, ...], limit: int, block: int = 2**25) -> int:

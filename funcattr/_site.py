@@ -129,12 +129,16 @@ class Scope:
     """One forward pass in eager; what its sites are to do in a backward pass.
 
     ``rules`` are those of this backward pass, where they are not the sites' own; ``keeping`` says
-    that what is made for this one is as good for the next. ``alone`` is fixed: no derivative of the
-    maps will ever be asked for. ``record``, where it is a list, collects what sites save.
+    that what is made for this one is as good for the next. Two are fixed: with ``alone`` no
+    derivative of the maps will ever be asked for, with ``folds`` none at a tensor between two
+    operations that fold into one. ``record``, where it is a list, collects what sites save.
+    ``convolved`` is the last convolution, which may fold.
     """
 
-    def __init__(self, alone: bool = False, record: list[Tensor] | None = None) -> None:
-        self.alone, self.record, self.keeping = alone, record, False
+    def __init__(self, alone: bool = False, folds: bool = False) -> None:
+        self.alone, self.folds, self.keeping = alone, folds, False
+        self.record: list[Tensor] | None = None
+        self.convolved: Any = None
         self.rules: Rules | None = None
         self._lock = threading.RLock()
 
@@ -254,11 +258,31 @@ class _Depth(torch.autograd.Function):
         return t
 
 
+class watching:
+    """Inside of this context ``see`` is called with what a site returns, which no mode sees."""
+
+    def __init__(self, see: Callable[[Any], None]) -> None:
+        self.see = see
+
+    def __enter__(self) -> None:
+        self.before = getattr(_local, "see", None)
+        _local.see = self.see
+
+    def __exit__(self, *exc: object) -> None:
+        _local.see = self.before
+
+
 def applied(function: Any, scope: Scope | None, *args: Any) -> Any:
     """``function.apply(*args)``, without what that does for transforms where there are none."""
-    if scope is not None and scope.alone:
-        return super(torch.autograd.Function, function).apply(*args)
-    return function.apply(*args)
+    # A checkpoint can repeat a forward pass that was alone within a backward pass under vmap.
+    if scope is not None and scope.alone and not _transforms_active():
+        out = super(torch.autograd.Function, function).apply(*args)
+    else:
+        out = function.apply(*args)
+    see = getattr(_local, "see", None)
+    if see is not None:
+        see(out)
+    return out
 
 
 def count_levels() -> int:
@@ -301,7 +325,7 @@ class Site(torch.autograd.Function):
         x, *tensors = ctx.saved_tensors
         activation: Activation = ctx.activation
         if ctx.token.many(g):
-            g, plain = _layout.channels_last(g), x
+            g, plain = _layout.innermost(g), x
             x = ctx.token.keep("x", lambda: _layout.channels_last(plain))
         if ctx.token.owned_by(ctx.level):
             rule = ctx.token.rule(ctx.rule, activation.ceiling)

@@ -49,6 +49,15 @@ def pack(value: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
     return tensors, unpack
 
 
+def leaves(values: Any) -> list[Any]:
+    """The leaves of a pytree; what arguments mostly are, quickly."""
+    if type(values) is tuple or type(values) is list:
+        return [leaf for value in values for leaf in leaves(value)]
+    if type(values) is dict:
+        return [leaf for value in values.values() for leaf in leaves(value)]
+    return [values] if isinstance(values, Tensor) else tree_flatten(values)[0]
+
+
 def _first(tensors: Sequence[Tensor]) -> Tensor:
     return tensors[0]
 

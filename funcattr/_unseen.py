@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,10 @@ Func = Callable[..., Any]
 
 def refuse_none(func: Func, plan: Plan, others: list[str]) -> None:
     """Raises since the forward pass met no activation of the plan, but others."""
-    names = sorted({entry.spelling.activation for entry in plan.entries.values()})
     seen = f"it met {', '.join(sorted(set(others)))}" if others else "it met no activation"
     raise NoSiteError(
         f"the forward pass of {_name(func)} met none of the activations that the rule is "
-        f"for ({', '.join(names)}"
+        f"for ({', '.join(sorted(plan.names))}"
         f"{', where the predicate holds' if plan.where is not None else ''}); {seen}. "
         "Name other activations in sites=..., or pass require_match=False to take the plain "
         "gradient. funcattr.sites(func, *args) lists what a forward pass meets."
@@ -31,7 +31,6 @@ def refuse_none(func: Func, plan: Plan, others: list[str]) -> None:
 
 def refuse_unseen(func: Func, plan: Plan, out: Any) -> None:
     """Raises where the forward pass ran an activation of the plan unseen."""
-    names = {entry.spelling.activation for entry in plan.entries.values()}
     way_out = (
         "Use the Python module in its place (before torch.jit.script or torch.jit.trace), or "
         "pass require_match=False to differentiate through it as it is."
@@ -39,13 +38,13 @@ def refuse_unseen(func: Func, plan: Plan, out: Any) -> None:
     model = module_of(func)
     for path, module in model.named_modules() if model is not None else ():
         if plan.where is None or plan.where(path):
-            found = sorted(names & set(scripted(module)))
+            found = sorted(plan.names.intersection(scripted(module)))
             if found:
                 raise NoSiteError(
                     f"{path or 'the model'!r} is TorchScript and runs its own "
                     f"{', '.join(found)}, where no rule can reach. {way_out}"
                 )
-    unseen = _unseen(out, names)
+    unseen = _unseen(out, plan.names)
     if unseen:
         raise NoSiteError(
             f"the forward pass of {_name(func)} has {unseen} in autograd's graph, which "
@@ -66,14 +65,20 @@ def scripted(module: torch.nn.Module) -> list[str]:
     return [n for n in ACTIVATIONS if f"aten::{n}(" in graph or f"aten::{n}_(" in graph]
 
 
-def _unseen(out: Any, names: set[str]) -> str | None:
+@functools.cache
+def _nodes(names: frozenset[str]) -> frozenset[str]:
+    """How autograd names the nodes of activations."""
+    return frozenset(f"{n.title().replace('_', '')}Backward0" for n in names if n != "elu")
+
+
+def _unseen(out: Any, names: frozenset[str]) -> str | None:
     """The name of a node in the graph behind ``out`` that stands for an activation of ``names``.
 
     The activations that a mode sees are sites, which leave a node of their own.
     """
     todo = [_unbatched(t).grad_fn for t in pack(out)[0]]
     done = set(todo)
-    nodes = {f"{name.title().replace('_', '')}Backward0" for name in names if name != "elu"}
+    nodes = _nodes(names)
     while todo:
         node = todo.pop()
         if node is None:

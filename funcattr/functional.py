@@ -105,7 +105,8 @@ def call(
     if isinstance(func, Functional):
         given, args = _parameters(func.model, args)
     # The first thing that a model does may be to write to its input.
-    args, kwargs = tree_map(_fresh, (args, kwargs))
+    args = tuple(map(_fresh, args))
+    kwargs = {name: _fresh(value) for name, value in kwargs.items()}
     if model is None:
         with mode:
             return func(*args, **kwargs)
@@ -124,7 +125,9 @@ def call(
 
 
 def _fresh(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return value.clone()
+    return tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, value)
 
 
 def _parameters(

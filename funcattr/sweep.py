@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -181,7 +182,7 @@ class _Sweep:
             # Of few sizes, since each is compiled; smaller, since what it does between convolutions
             # is little but a pass over memory.
             size = fitting(largest, self.args, AUTO_LIMIT, 2**24)
-            size = 2 ** (size.bit_length() - 1)
+            size = 2 ** round(math.log2(size))
         run = _compiled_chunk(self.attr, saved is not None)
         assert self.index is not None
         whole = self.index

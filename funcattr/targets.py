@@ -173,15 +173,16 @@ def one_hot(out: Tensor, index: Tensor) -> Tensor:
             f"a target with one entry per example has {out.shape[0]} of them, as the output of "
             f"shape {tuple(out.shape)} has examples; got {index.shape[0]}."
         )
-    hot = torch.ones((), dtype=out.dtype, device=out.device)
+    hot: Tensor | None = None
     for dim in range(k):
         size = out.shape[dim + 1]
         ruler = torch.arange(size, device=out.device)
         place = _looked_up(ruler, index.reshape(-1, k)[:, dim], dim + 1, out)
-        match = (place.unsqueeze(-1) == ruler).reshape(-1, *[1] * dim, size, *[1] * (k - dim - 1))
-        hot = hot * match
-    hot = hot.reshape(*hot.shape, *[1] * (out.dim() - k - 1))
-    return hot.expand(out.shape)
+        match = place.unsqueeze(-1) == ruler
+        match = match.reshape(-1, *[1] * dim, size, *[1] * (out.dim() - dim - 2))
+        hot = match if hot is None else hot & match
+    assert hot is not None
+    return hot.to(out.dtype).expand(out.shape)
 
 
 def _looked_up(ruler: Tensor, index: Tensor, dim: int, out: Tensor) -> Tensor:

@@ -82,9 +82,10 @@ class Ruled:
             replay.check()
         return out
 
-    def repeating(self) -> Intercept:
+    def repeating(self, scope: Scope) -> Intercept:
         """For a backward pass that may repeat parts of the forward pass."""
-        return Intercept(replace(self.plan, where=None, require_match=False), levels())
+        plan = replace(self.plan, where=None, require_match=False)
+        return Intercept(plan, levels(), scope=scope)
 
 
 def relu_rule(

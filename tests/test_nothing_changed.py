@@ -330,6 +330,17 @@ def test_checkpointed_models():
     assert_close(attr(x, target=1), rule_gradient(plain, x, 1, rule))
 
 
+@pytest.mark.skipif(torch.__version__ < "2.1", reason="torch.vmap refuses saved-tensor hooks")
+def test_checkpointed_pictures():
+    from torch.utils.checkpoint import checkpoint
+
+    model = tiny()
+    attr = fa.guided_backprop(lambda x: checkpoint(model, torch.relu(x), use_reentrant=False))
+    plain = fa.guided_backprop(lambda x: model(torch.relu(x)))
+    assert_close(attr(X, target=1), plain(X, target=1))
+    assert_close(fa.sweep(attr, X, targets=range(3)), fa.sweep(plain, X, targets=range(3)))
+
+
 def test_dropout_draws_from_the_generator_as_the_model_does():
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5)).train()
     x = torch.randn(2, 8)
