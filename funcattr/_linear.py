@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import _layout
 from ._layout import channels_last
-from ._site import Scope, Token, applied, raw
+from ._site import Scope, Token, applied, forward_mode, raw
 
 Shape = tuple[int, ...]
 Tensors = Sequence[Tensor | None]
@@ -142,9 +142,9 @@ class Convolution(Linear):
             out = F.conv2d(g, phases, padding=(high - 1, wide - 1))
         out = F.pixel_shuffle(out, self.stride[0])
         (top, left), (rows, columns) = self.padding, shape[-2:]
-        missing = [at + n - size for at, n, size in zip((left, top), (columns, rows), out.shape[:1:-1])]
-        if max(missing) > 0:  # places at the end that no window reached
-            out = F.pad(out, (0, max(0, missing[0]), 0, max(0, missing[1])))
+        right, below = left + columns - out.shape[-1], top + rows - out.shape[-2]
+        if max(right, below) > 0:  # places at the end that no window reached
+            out = F.pad(out, (0, max(0, right), 0, max(0, below)))
         return out[..., top : top + rows, left : left + columns]
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
@@ -305,7 +305,7 @@ class Pad(Linear):
             return F.pad(t, self.sizes)
 
     def pull(self, shape: Shape, g: Tensor, prepared: Tensor, *_: Any) -> Tensor:
-        left, _, top, _ = self.sizes
+        left, top = self.sizes[0], self.sizes[2]
         return g[..., top : top + shape[-2], left : left + shape[-1]]
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
@@ -334,8 +334,9 @@ class LinearSite(torch.autograd.Function):
         ctx.op, ctx.token, kept, x, *tensors = inputs
         ctx.shape, ctx.dtype = tuple(x.shape), x.dtype
         ctx.set_materialize_grads(False)
-        # Under torch.vmap nothing but tensors can be saved, and the same for both directions.
-        needs_x = any(ctx.needs_input_grad[4:]) or not ctx.token.alone
+        # Under torch.vmap nothing but tensors can be saved, and the same for both directions. What
+        # is not needed is not saved, since the model may write to it.
+        needs_x = any(ctx.needs_input_grad[4:]) or forward_mode()
         values = (*tensors, x if needs_x else None, kept)
         ctx.there = [value is not None for value in values]
         ctx.save_for_backward(*(value for value in values if value is not None))

@@ -87,12 +87,17 @@ class _Convolved(NamedTuple):
     out: Tensor
     x: Tensor
     weight: Tensor
-    options: tuple[Any, ...]
+    options: tuple[Shape, Shape, Shape, int]
     versions: tuple[int, int]
 
     @classmethod
     def of(
-        cls, out: Tensor, options: tuple[Any, ...], x: Tensor, weight: Tensor, bias: Tensor | None
+        cls,
+        out: Tensor,
+        options: tuple[Shape, Shape, Shape, int],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
     ) -> _Convolved | None:
         """That of this convolution, where only its input is differentiated."""
         own = weight.requires_grad or (bias is not None and bias.requires_grad)

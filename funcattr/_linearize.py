@@ -238,7 +238,7 @@ class _Run:
         return self._plainly(forward, primals)
 
     def _be_plain(self) -> None:
-        # A function that takes gradients of its own, in between, is refused where a rule must match.
+        # Where a rule must match, a function that takes gradients of its own is refused.
         strict = any(p.require_match for p in (self.ruled.plan, *self.ruled.also))
         self.plain, self.scope = True, Scope(alone=True, folds=strict and not self.at_input)
 
@@ -343,7 +343,7 @@ class _Backward:
         create = torch.is_grad_enabled()
         with self.run.scope.using(plan, keeping), self.run.repeating():
             # What torch.autograd.grad calls; itself it would keep the mode from what is repeated.
-            engine: Any = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]
+            engine: Any = torch.autograd.Variable._execution_engine
             found = engine.run_backward(
                 tuple(outs),
                 tuple(grads),

@@ -24,11 +24,11 @@ class Largest(TorchFunctionMode):
 
     def __enter__(self) -> Largest:
         self._sites.__enter__()
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
+        super().__exit__(*exc)  # type: ignore[no-untyped-call]
         self._sites.__exit__(*exc)
 
     def __torch_function__(

@@ -33,9 +33,14 @@ def compiling() -> bool:
 _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 
 
+def forward_mode() -> bool:
+    """Whether forward-mode autograd, by torch.func.jvp or by itself, is under way."""
+    return torch.autograd.forward_ad._current_level >= 0
+
+
 def transforming() -> bool:
     """Whether a transform, of torch.func or of forward-mode autograd, is under way."""
-    return compiling() or _transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    return compiling() or _transforms_active() or forward_mode()
 
 
 _local = threading.local()

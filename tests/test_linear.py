@@ -9,6 +9,7 @@ from helpers import assert_close
 from torch import nn
 
 import funcattr as fa
+from funcattr import _linear_calls
 from funcattr.transforms import Ruled
 
 
@@ -88,24 +89,11 @@ CASES |= {
     "adaptive_avg_pool2d": mean(F.adaptive_avg_pool2d, (3, 2)),
     "adaptive_avg_pool2d of all": mean(F.adaptive_avg_pool2d, 1),
     "adaptive_avg_pool2d of rows": mean(F.adaptive_avg_pool2d, (None, 1)),
-}
-
-
-def mean(pool, *args, **kwargs):
-    return lambda x: pool(x, *args, **kwargs), [randn(2, 3, 7, 8)]
-
-
-CASES |= {
-    "avg_pool2d": mean(F.avg_pool2d, 2),
-    "avg_pool2d overlapping": mean(F.avg_pool2d, (3, 2), stride=(2, 1), padding=1),
-    "avg_pool2d with its options": mean(
-        F.avg_pool2d, 3, 2, 1, ceil_mode=True, count_include_pad=False, divisor_override=5
-    ),
-    "avg_pool2d of a part": mean(F.avg_pool2d, 7),
-    "avg_pool2d of all": mean(F.avg_pool2d, (7, 8)),
-    "adaptive_avg_pool2d": mean(F.adaptive_avg_pool2d, (3, 2)),
-    "adaptive_avg_pool2d of all": mean(F.adaptive_avg_pool2d, 1),
-    "adaptive_avg_pool2d of rows": mean(F.adaptive_avg_pool2d, (None, 1)),
+    "pad": mean(F.pad, (0, 1, 2, 3)),
+    "pad with a value": mean(F.pad, (1, 0), value=2.0),
+    "pad and cut": mean(F.pad, (1, -1)),
+    "pad with what is there": mean(F.pad, (1, 1, 2, 0), mode="circular"),
+    "pad channels": mean(F.pad, (0, 0, 1, 1, 1, 0)),
 }
 
 
@@ -165,6 +153,92 @@ def test_many_cotangents_of_a_batch_under_vmap(case):
         return torch.vmap(torch.func.jacrev(lambda x: f(x, *args[1:]).sum(-1)))(xs)
 
     assert_close(grads(ours), grads(f), 1e-12)
+
+
+def convolved(x, w, **how):
+    return F.conv2d(x, w, padding=1, **how)
+
+
+def normed(y, eps=1e-5):
+    c = y.shape[1]
+    return F.batch_norm(y, randn(c), randn(c).abs() + 0.1, randn(c, seed=1), randn(c, seed=2))
+
+
+def watched(y):
+    y.register_hook(lambda g: 2 * g)
+    return y
+
+
+W = [randn(4, 3, 3, 3), randn(4, 4, 3, 3)]
+# What stands between a convolution and a batch norm, and how many pairs fold into one.
+BETWEEN = {
+    "nothing": (1, lambda x: normed(convolved(x, W[0]))),
+    "a stride": (1, lambda x: normed(convolved(x, W[0], stride=2))),
+    "groups": (2, lambda x: normed(convolved(normed(convolved(x, W[0])), W[1][:, :1], groups=4))),
+    "vectors in time": (1, lambda x: normed(F.conv1d(x.flatten(2), W[0][..., 0])).unsqueeze(-1)),
+    "another reader": (1, lambda x: (y := convolved(x, W[0])) * normed(y)),
+    "two norms": (1, lambda x: normed(y := convolved(x, W[0])) + normed(y).sin()),
+    "a later write": (1, lambda x: normed(y := convolved(x, W[0])) * y.mul_(2)),
+    "a write": (0, lambda x: normed(convolved(x, W[0]).mul_(2))),
+    "a write to the input": (
+        1,
+        lambda x: (z := normed(convolved(x, W[0]))) + normed((convolved(z, W[1]), z.mul_(3))[0]),
+    ),
+    "another convolution": (
+        0,
+        lambda x: (y := convolved(x, W[0]), z := convolved(y, W[1])) and normed(y) * z,
+    ),
+    "a hook": (0, lambda x: normed(watched(convolved(x, W[0])))),
+    "a weight that depends": (0, lambda x: normed(convolved(x, W[0] * x.mean()))),
+    "statistics that depend": (
+        0,
+        lambda x: F.batch_norm(
+            convolved(x, W[0]), x.mean((0, 2, 3)).repeat(2)[:4], W[0][:, 0, 0, 0] ** 2
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_a_batch_norm_folds_into_its_convolution(between, monkeypatch):
+    count, g = BETWEEN[between]
+    f = lambda x: torch.relu(g(torch.relu(x))).sum((2, 3))
+    x, folded, fold = randn(2, 3, 6, 6), [], _linear_calls.Folded
+    monkeypatch.setattr(_linear_calls, "Folded", lambda *a: folded.append(a) or fold(*a))
+    attr = fa.guided_backprop(f)
+    swept = fa.sweep(attr, x, targets=range(4))
+    assert len(folded) == count
+    ruled = lambda t: torch.func.grad(lambda x: fa.relu_rule(f)(x)[:, t].sum())(x)
+    expected = torch.stack([ruled(t) for t in range(4)])
+    assert len(folded) == count  # not where others may differentiate, too
+    assert_close(swept, expected, 1e-12)
+    assert_close(torch.stack([attr(x, target=t) for t in range(4)]), expected, 1e-12)
+
+
+def test_nothing_folds_where_a_derivative_is_asked_for_in_between():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+    model.double().eval()
+    x = randn(2, 3, 5, 5)
+    into = fa.layer_gradient_x_activation(model, "1", attribute_to_layer_input=True)
+    after = fa.layer_gradient_x_activation(model, "0")
+    assert_close(fa.sweep(into, x, targets=range(3)), fa.sweep(after, x, targets=range(3)))
+    assert fa.sweep(into, x, targets=range(3)).any()
+
+    def by_itself(x):
+        with torch.enable_grad():
+            y = model[0](x)
+            (slope,) = torch.autograd.grad(model[1](y).sin().sum(), y)
+        return slope.flatten(1)
+
+    attr = fa.guided_backprop(lambda x: model(x) + by_itself(x), require_match=False)
+    assert_close(attr(x, target=0), fa.guided_backprop(model)(x, target=0))
+    f, params = fa.make_functional(model)
+    floats = {name: p for name, p in params.items() if p.is_floating_point()}
+    by_params = fa.guided_backprop(lambda floats, x: f({**params, **floats}, x))
+    ruled = lambda floats, t: fa.relu_rule(f)({**params, **floats}, x)[:, t].sum()
+    expected = [torch.func.grad(ruled)(floats, t) for t in range(3)]
+    for name, maps in fa.sweep(by_params, floats, x, targets=range(3)).items():
+        assert_close(maps, torch.stack([e[name] for e in expected]))
 
 
 @pytest.mark.parametrize("weights", [False, True])
@@ -276,7 +350,9 @@ def test_what_is_kept_serves_within_another_level_and_after_it(net):
         _, explain = fa.guided_backprop(net).linearize(x)  # has kept nothing yet
 
         def scaled(s):
-            return torch.vmap(lambda t: explain(lambda out: s * out[:, t]))(torch.arange(4))
+            return torch.vmap(lambda t: explain(lambda out: s * out[:, t.reshape(1)]))(
+                torch.arange(4)
+            )
 
         out, tangent = torch.func.jvp(scaled, (torch.ones(()),), (torch.ones(()),))
         assert_close(out, swept, 1e-6)

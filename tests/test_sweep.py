@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import funcattr as fa
+from funcattr._memory import Largest
 
 X = tiny_input()
 ATTRS = {name: method(tiny()) for name, method in METHODS.items()}
@@ -166,3 +167,14 @@ def test_auto_fits_the_memory_that_is_there(monkeypatch):
         sizes.append(len(next(iter(chunks))[0]))
     assert sizes[0] == 1
     assert 1 < sizes[1] < sizes[2] == 200  # three alike, of no more than 256
+
+
+def test_auto_sees_what_sites_return():
+    """The largest tensor that is differentiated is the padded one, of 10 x 42 x 42 doubles."""
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 10, 1), torch.nn.ZeroPad2d(20), torch.nn.ReLU(), torch.nn.AvgPool2d(40)
+    )
+    attr, x = fa.guided_backprop(model.double()), torch.randn(1, 3, 2, 2, dtype=torch.float64)
+    with Largest() as largest:
+        attr.linearize(x)
+    assert largest.nbytes == 10 * 42 * 42 * 8
