@@ -6,6 +6,7 @@ No hooks, no surgery on the model, no state left behind: each method is a transf
 """
 
 from . import rules
+from ._bundle import bundle
 from .attribution import (
     Attribution,
     deconvnet,
@@ -15,7 +16,7 @@ from .attribution import (
     rule_backprop,
     saliency,
 )
-from .compose import bundle, integrated_gradients, smooth_grad
+from .compose import integrated_gradients, smooth_grad
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
 from .functional import make_functional
 from .layers import grad_cam, guided_grad_cam, layer_gradient_x_activation

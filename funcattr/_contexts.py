@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._site import compiling, levels
+from ._scope import compiling
+from ._site import levels
 from ._tree import leaves
 
 

@@ -12,16 +12,16 @@ from torch import Tensor
 # What torch.func.vjp's pullback is made of. The compiler traces it, but not torch.autograd.grad.
 from torch._functorch.eager_transforms import _autograd_grad
 
-from . import _intercept, _linear, _linearize, _site, compose
+from . import _intercept, _linear_calls, _mark, _max_pool, _site, compose
 
 # Dynamo refuses a Function that has a jvp, and fails on vmap over a forward pass with a Function in
 # it. As a node of its own the site is traced by AOTAutograd instead, and fused like any other code.
 site_in_graph = torch.compiler.allow_in_graph(_intercept.site)  # type: ignore[no-untyped-call]
-linear_in_graph = torch.compiler.allow_in_graph(_linear.linear)  # type: ignore[no-untyped-call]
+linear_in_graph = torch.compiler.allow_in_graph(_linear_calls.linear)  # type: ignore[no-untyped-call]
 overwrite_in_graph = torch.compiler.allow_in_graph(_intercept.overwrite)  # type: ignore[no-untyped-call]
-max_pool_in_graph = torch.compiler.allow_in_graph(_linear.max_pool)  # type: ignore[no-untyped-call]
+max_pool_in_graph = torch.compiler.allow_in_graph(_max_pool.max_pool)  # type: ignore[no-untyped-call]
 count_levels = torch.compiler.assume_constant_result(_site.count_levels)  # type: ignore[no-untyped-call]
-mark_in_graph = torch.compiler.allow_in_graph(_linearize.mark)  # type: ignore[no-untyped-call]
+mark_in_graph = torch.compiler.allow_in_graph(_mark.mark_now)  # type: ignore[no-untyped-call]
 
 
 def grad_in_graph(

@@ -10,12 +10,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _layout
-from ._linear import OPS, Folded, LinearSite, MaxPool, Norm, Shape, linear
-from ._site import Replay, Scope, Token, applied, compiling, is_raw
+from ._convolution import Convolution, Folded
+from ._linear import Linear, LinearSite, Mean, Norm, Pad, Shape
+from ._max_pool import MaxPool
+from ._scope import Replay, Scope, Token, applied, compiling, is_raw
 
 Call = Callable[..., Any]
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+
+
+OPS: Mapping[str, Callable[..., Linear]] = {
+    "convolution": Convolution,
+    "norm": Norm,
+    "mean": Mean,
+    "pad": Pad,
+}
+
+
+def linear(
+    name: str,
+    options: tuple[Any, ...],
+    *tensors: Tensor | None,
+    scope: Scope | None = None,
+    kept: Tensor | None = None,
+) -> Tensor:
+    """The output of a fresh site, asked for in tensors and constants (in a graph, those alone)."""
+    op, token = OPS[name](*options), Token(0, scope)
+    return applied(LinearSite, scope, op, token, kept, *tensors)  # type: ignore[no-any-return]
 
 
 def _named(defaults: Kwargs, args: Args, kwargs: Kwargs) -> Kwargs:

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import _mark
 from ._arguments import Chosen
 from ._contexts import graph_only_if, no_autocast, tracked
 from ._intercept import Plan
-from ._site import Replay, Scope, compiling, levels, transforming
+from ._scope import Replay, Scope, compiling, transforming
+from ._site import levels
 from ._taps import Tapped, Taps
 from ._tree import pack
 from .errors import FuncattrError, TargetError
@@ -190,11 +192,12 @@ class _Run:
 
             def visit(i: int, call: int, tensors: list[Tensor]) -> Tensors:
                 acts[i].append(tensors)
-                if self.at_input and taps.reads(i) and (compiling() or _all_tracked(tensors)):
+                everywhere = compiling() or _all_tracked(tensors)
+                if self.at_input and self.layers[i].reads and everywhere:
                     # All that is made of the tensor counts, in other places than the layer too.
                     points[i].append(tensors)
                     return tensors
-                points[i].append([_mark(t, anchor) for t in tensors])
+                points[i].append([_mark.mark(t, anchor) for t in tensors])
                 # The model may go on to write to what it gets.
                 return [point.clone() for point in points[i][-1]]
 
@@ -203,8 +206,8 @@ class _Run:
             kwargs = self.kwargs
             if self.at_input:
                 first = 1 if isinstance(self.ruled.func, Functional) else 0
-                args = (*args[:first], *_marked(args[first:], anchor))
-                kwargs = _marked(kwargs, anchor)
+                args = (*args[:first], *_mark.marked(args[first:], anchor))
+                kwargs = _mark.marked(kwargs, anchor)
             outs, others = self.forward(args, kwargs, taps)
             calls = taps.check()
             marked = outs, primals, [p[call] for p, call in zip(points, calls)]
@@ -267,46 +270,6 @@ class _Run:
 
 def _all_tracked(tensors: Tensors) -> bool:
     return all(t.requires_grad for t in tensors)
-
-
-def _marked(values: Any, anchor: Tensor) -> Any:
-    """``values`` with every float tensor marked."""
-    tensors, unpack = pack(values)
-    return unpack([_mark(t, anchor) if t.is_floating_point() else t for t in tensors])
-
-
-def _mark(x: Tensor, anchor: Tensor) -> Tensor:
-    if compiling():
-        from ._graph import mark_in_graph
-
-        return mark_in_graph(x, anchor)  # type: ignore[no-any-return]
-    return mark(x, anchor)
-
-
-def mark(x: Tensor, anchor: Tensor) -> Tensor:
-    """``x``, made differentiable at the level of ``anchor``."""
-    return _Mark.apply(x, anchor)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _Mark(torch.autograd.Function):
-    """``x``, made differentiable at the level of ``anchor``."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, anchor: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None: ...
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return g, None
-
-    @staticmethod
-    def jvp(ctx: Any, t: Tensor | None, _: Tensor | None) -> Tensor | None:
-        return None if t is None else t.clone()
 
 
 class _Backward:

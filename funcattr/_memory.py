@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
-from ._site import watching
+from ._scope import watching
 
 
 class Largest(TorchFunctionMode):

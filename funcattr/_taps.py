@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ._clone import Forward, Wraps
-from ._site import compiling
+from ._scope import compiling
 from ._tree import pack
 from .errors import LayerError, nearest
 from .functional import module_of
@@ -27,6 +27,11 @@ class Tapped:
     module: nn.Module
     name: str
     occurrence: int
+
+    @property
+    def reads(self) -> bool:
+        """Whether it leaves its input alone (as far as it says)."""
+        return not getattr(self.module, "inplace", False)
 
 
 def tapped(func: Callable[..., Any], layer: Layer) -> Tapped:
@@ -119,7 +124,7 @@ class Taps:
     def _around_output(
         self, i: int, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if self.reads(i) or not args:
+        if self.layers[i].reads or not args:
             return self._visited(i, forward(*args, **kwargs))
         # Others read what it writes; but what it saves for its backward must stay as it is.
         out = forward(args[0].clone(), *args[1:], **kwargs)
@@ -131,7 +136,7 @@ class Taps:
         new, more = self._visited(i, (args, kwargs))
         before = _versions((args, kwargs))
         out = forward(*new, **more)
-        if self.reads(i):
+        if self.layers[i].reads:
             if _versions((args, kwargs)) != before:
                 raise LayerError(
                     f"layer {self.layers[i].name!r} writes to its own input, which then is no "
@@ -139,10 +144,6 @@ class Taps:
                 )
             return out
         return args[0].copy_(out)
-
-    def reads(self, i: int) -> bool:
-        """Whether the layer leaves its input alone (as far as it says)."""
-        return not getattr(self.layers[i].module, "inplace", False)
 
     def check(self) -> list[int]:
         """The number of the call that each layer stands for."""

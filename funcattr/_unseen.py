@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._intercept import ACTIVATIONS, Plan
+from ._intercept import Plan
+from ._spellings import ACTIVATIONS
 from ._tree import pack
 from .errors import NoSiteError
 from .functional import module_of

@@ -13,7 +13,7 @@ from ._arguments import Argnums, Chosen, check_argnums
 from ._contexts import graph_only_if
 from ._intercept import Plan
 from ._linearize import Forward, forward_pass
-from ._site import Replay
+from ._scope import Replay
 from ._taps import Layer, tapped
 from .targets import Target
 from .transforms import Ruled, SiteChoice, check_func, relu_rule

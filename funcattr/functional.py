@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from ._clone import Clone, Wraps, named_tensors, wrapped
 from ._intercept import Intercept, Plan
-from ._site import compiling
+from ._scope import compiling
 from .errors import ArgumentError, nearest
 
 __all__ = ["Functional", "make_functional"]

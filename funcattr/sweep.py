@@ -14,7 +14,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 from ._contexts import tracked
 from ._layout import channels_last, suits
 from ._memory import Largest, fitting
-from ._site import Replay, compiling, transforming
+from ._scope import Replay, compiling, transforming
 from ._tree import stacked
 from .attribution import Attribution, Explain
 from .errors import ArgumentError, TargetError

@@ -12,17 +12,16 @@ from torch import Tensor
 from . import rules
 from ._clone import Wraps
 from ._intercept import (
-    ACTIVATIONS,
     RELU_ENTRIES,
-    RELUS,
-    SPELLINGS,
     Entry,
     Intercept,
     Met,
     Plan,
     entries,
 )
-from ._site import Replay, Scope, compiling, levels
+from ._scope import Replay, Scope, compiling
+from ._site import levels
+from ._spellings import ACTIVATIONS, RELUS, SPELLINGS
 from ._taps import Layer, Tapped, Taps, tapped
 from ._unseen import refuse_none, refuse_unseen
 from .errors import ArgumentError, nearest

@@ -456,8 +456,11 @@ def test_no_activation_waits_for_the_collector():
     gc.disable()
     try:
         for _ in range(3):
-            fa.guided_backprop(model)(torch.randn(2, 4, dtype=torch.float64), target=1)
-        assert len(alive) == 3
+            x = torch.randn(2, 4, dtype=torch.float64)
+            fa.guided_backprop(model)(x, target=1)
+            alive.append(weakref.ref(x))
+            del x
+        assert len(alive) == 6
         assert all(ref() is None for ref in alive)
     finally:
         gc.enable()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .. import rules
 from .._intercept import RELU_ENTRIES, Intercept, Plan, entries
-from .._site import levels, raw
+from .._scope import raw
+from .._site import levels
 from .._tree import pack
 
 __all__ = [
