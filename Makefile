@@ -34,7 +34,7 @@ bench-quick: $(VENV)/ready  ## A part of them, in under 3 minutes.
 	$(BIN)/python -m benchmarks --threads 2 --quick
 
 bench-report: $(VENV)/ready  ## Tables and plots of the docs, from the stored results.
-	$(BIN)/python -m benchmarks.report README.md docs/benchmarks.md
+	$(BIN)/python -m benchmarks.report README.md docs/benchmarks.md docs/speed.md
 
 test-oldest:  ## The suite, without what compiles, on the oldest torch that can be installed.
 	$(PYTHON) -m venv .venv-oldest

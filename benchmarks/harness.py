@@ -77,15 +77,15 @@ def interleaved(
 
 
 def statistics(samples: Samples, setting: Setting) -> Record:
-    """Median, interquartile range and minimum of each way, in seconds."""
+    """Median and range of each way, in seconds."""
     spec = benchmark.TaskSpec(stmt="", setup="", num_threads=setting.threads)
     summary = {}
     for name, times in samples.items():
         measured = benchmark.Measurement(number_per_run=1, raw_times=times, task_spec=spec)
         summary[name] = {
             "median": measured.median,
-            "iqr": measured.iqr,
             "min": min(times),
+            "max": max(times),
             "rounds": len(times),
         }
     return summary

@@ -1,12 +1,13 @@
 """Where the time of a sweep goes, with the sites of linear operations and without.
 
-    python -m benchmarks.profile
+    python -m benchmarks.profile resnet18
 
-Prints the table of docs/speed.md: self times by kind of operation, of a guided sweep of ResNet-18.
+Prints a table of docs/speed.md: self times by kind of operation, of a guided sweep.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from unittest import mock
 
@@ -22,22 +23,25 @@ from .networks import inputs, model_of
 KINDS = {
     "convolutions": ("conv",),
     "batch norm": ("batch_norm", "aten::mul", "aten::rsqrt"),
-    "ReLUs": ("threshold", "relu", "clamp"),
+    "ReLUs": ("threshold", "hardtanh", "relu", "clamp"),
     "max pooling": ("max_pool",),
     "sums of branches, zeros": ("aten::add", "aten::fill_", "aten::zero_"),
-    "copies": ("copy_",),
+    "copies, padding": ("copy_", "pad"),
 }
 
 
 def main() -> None:
     """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser.add_argument("network", nargs="?", default="resnet18")
+    name = parser.parse_args().network
     prepare(2)
-    model, x = model_of("resnet18", "cpu"), inputs("resnet18")
+    model, x = model_of(name, "cpu"), inputs(name)
     attr = fa.guided_backprop(model)
 
     def naive() -> None:
-        watched = {f: None for f in _intercept._WATCHED if f not in _intercept.LINEAR}
-        with mock.patch.multiple(_intercept, LINEAR={}, _WATCHED=watched):
+        watched = {f: None for f in _intercept.WATCHED if f not in _intercept.LINEAR}
+        with mock.patch.multiple(_intercept, LINEAR={}, WATCHED=watched):
             f = fa.relu_rule(model)
             _, pull = torch.func.vjp(f, x)
             for chunk in torch.eye(1000)[:32].split(8):

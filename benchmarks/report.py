@@ -1,6 +1,6 @@
 """Puts the stored results into the docs: tables between markers, and plots.
 
-    python -m benchmarks.report README.md docs/benchmarks.md
+    python -m benchmarks.report README.md docs/benchmarks.md docs/speed.md
 
 Replaces what stands between ``<!-- bench:cpu/sweep -->`` and ``<!-- /bench -->`` by the table
 ``sweep`` of ``results/cpu.json``, and so on, and draws the plots of the CPU into docs/img.
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from .run import RESULTS
@@ -28,6 +29,7 @@ COLORS = {
     "ours compiled": "#56b4e9",
     "ours reduced": "#0072b2",
     "ours streamed": "#56b4e9",
+    "by hand": "#999999",
     "Captum repeated": "#d55e00",
     "Captum loop": "#e69f00",
     "zennit": "#009e73",
@@ -70,14 +72,17 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def time(record: Results, way: str) -> str:
-    """The median and, in brackets, half the interquartile range of a way."""
+def time(record: Results, way: str, rounds: bool = True) -> str:
+    """The median of a way and, in brackets, the range of its rounds, and how many there were."""
     if way not in record["seconds"]:
         return ""
-    median, iqr = record["seconds"][way]["median"], record["seconds"][way]["iqr"]
-    unit, scale = next((u, s) for u, s in UNITS if median >= s or u == "µs")
-    spread = f" (±{iqr / median / 2:.0%})" if record["seconds"][way]["rounds"] > 1 else ""
-    return f"{median / scale:.3g} {unit}{spread}"
+    found = record["seconds"][way]
+    unit, scale = next((u, s) for u, s in UNITS if found["median"] >= s or u == "µs")
+    median, least, most = (f"{found[k] / scale:.3g}" for k in ("median", "min", "max"))
+    if found["rounds"] == 1:
+        return f"{median} {unit}"
+    many = f", {found['rounds']} rounds" if rounds else ""
+    return f"{median} {unit} ({least}-{most}{many})"
 
 
 UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
@@ -106,15 +111,14 @@ def environment(results: Results) -> str:
 
 def sweep(results: Results) -> str:
     """Every sweep: the limit, and ours and Captum's as multiples."""
-    head = ["sweep", "limit", "ours", "compiled", "Captum repeated", "Captum loop"]
-    head += ["ours / limit", "compiled / limit", "Captum repeated / ours", "Captum loop / ours"]
-    ways = ("limit", "ours", "ours compiled", "Captum repeated", "Captum loop")
+    ways = ("limit", "ours", "ours compiled", "by hand", "Captum repeated", "Captum loop")
     names = ("ours / limit", "ours compiled / limit")
-    names += ("Captum repeated / ours", "Captum loop / ours")
+    names += ("by hand / ours", "Captum repeated / ours", "Captum loop / ours")
+    head = ["sweep", *ways, *names]
     rows = [
         [
             f"{r['network']}, K = {r['targets']}, B = {r['batch']}",
-            *(time(r, way) for way in ways),
+            *(time(r, way, rounds=False) for way in ways),
             *(ratio(r, name) for name in names),
         ]
         for r in group(results, "sweep/").values()
@@ -132,7 +136,7 @@ def headline(results: Results) -> str:
             for name, value in record["ratios"].items():
                 found.setdefault(name, []).append(value)
         for name, v in found.items():
-            figures = (f"{x:.3g}" for x in (min(v), sorted(v)[len(v) // 2], max(v)))
+            figures = (f"{x:.3g}" for x in (min(v), median(v), max(v)))
             rows.append([f"{what}: {name}", *figures, f"`'{prefix}*'`"])
     return grid(head, rows)
 
@@ -197,6 +201,7 @@ TABLES = {  # name -> the cases that it needs, and how it is made of them
     "environment": ("", environment),
     "headline": ("sweep/", headline),
     "sweep": ("sweep/", sweep),
+    "parts": ("parts/", cases_of("parts/")),
     "late": ("late/", cases_of("late/")),
     "rules": ("rules/", cases_of("rules/")),
     "small": ("small/", cases_of("small/")),

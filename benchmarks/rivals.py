@@ -28,7 +28,6 @@ Maps = Callable[[Sequence[int]], Tensor]  # targets -> [T, B, ...]
 
 # Images per call of a repeated input: what is tried, for the faster one is the rival.
 REPEATED_IMAGES = (4, 16)
-COMPILED_CHUNK = 4  # images at once in a compiled sweep of these networks; a line begins there
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -170,19 +169,24 @@ class _GuidedReLU(nn.Module):
 
 
 def reference(model: nn.Module, x: Tensor, targets: Sequence[int]) -> Tensor:
-    """Guided maps ``[T, B, ...]`` by surgery on a copy: what every way is checked against.
+    """Guided maps ``[T, B, ...]`` by `surgery`: what every way is checked against."""
+    return gradients(surgery(model), x, targets)
+
+
+def surgery(model: nn.Module) -> nn.Module:
+    """A copy whose rectifiers follow the guided rule, as one writes it by hand.
 
     Right for networks whose rectifiers are all ``nn.ReLU`` or ``nn.ReLU6`` and whose in-place
     results nothing else reads, as those here.
     """
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model).requires_grad_(False)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.ReLU6):
                 setattr(module, name, _GuidedReLU(6.0))
             elif isinstance(child, nn.ReLU):
                 setattr(module, name, _GuidedReLU(float("inf")))
-    return gradients(model, x, targets)
+    return model
 
 
 def gradients(model: nn.Module, x: Tensor, targets: Sequence[int]) -> Tensor:

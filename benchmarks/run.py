@@ -16,10 +16,10 @@ import torch
 
 import funcattr as fa
 
-from . import compilation, late, memory, precision, small, sweeps
+from . import compilation, late, memory, parts, precision, small, sweeps
 from .harness import Record, Setting, prepare
 
-GROUPS = (sweeps, late, precision, memory, small, compilation)
+GROUPS = (sweeps, parts, late, precision, memory, small, compilation)
 CASES = {name: case for group in GROUPS for name, case in group.cases().items()}
 RESULTS = Path(__file__).with_name("results")
 LIBRARIES = ("torch", "numpy", "captum", "zennit", "torchray", "pytorchcv")
@@ -31,9 +31,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="names or globs, such as 'sweep/resnet18*'")
     parser.add_argument("--quick", action="store_true", help="few cases, fewer targets")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, help="instead of as many as fit a case's time")
-    parser.add_argument("--out", type=Path, help="JSON; the cases that it has are kept")
+    parser.add_argument(
+        "--out", type=Path, help="JSON; the cases that it has are kept (single cases: in build)"
+    )
     parser.add_argument("--list", action="store_true", help="print the names and do nothing")
     options = parser.parse_args()
     names = chosen(options.names, options.quick)
@@ -44,8 +46,9 @@ def main() -> None:
         return
     prepare(options.threads)
     setting = Setting(options.device, options.threads, options.rounds, options.quick)
-    quick = "-quick" if options.quick else ""
-    run(names, setting, options.out or RESULTS / f"{options.device}{quick}.json")
+    part = options.quick or options.names
+    folder = RESULTS.parents[1] / "build" / "benchmarks" if part else RESULTS
+    run(names, setting, options.out or folder / f"{options.device}.json")
 
 
 def chosen(globs: list[str], quick: bool) -> list[str]:

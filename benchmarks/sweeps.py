@@ -31,9 +31,10 @@ TOLERANCE = 5e-3  # of the norm; a rule missed at a single ReLU makes 1e-2 at th
 CHECKED = 4  # targets
 LOOPED = 2  # targets over which a loop is timed
 # Images over which a sweep is timed on a CPU; what it takes for more is extrapolated.
-IMAGES = {"vgg16": 24}
+IMAGES = {"vgg16": 16}
 MOST_IMAGES = 64
 CURVE = (1, 4, 16, 32, 100)
+ONE_FORWARD = ("ours", "ours compiled", "by hand")
 MISSED = "Captum sees no ReLU6: its maps are the plain gradient, another answer."
 
 
@@ -45,6 +46,7 @@ class Bench:
     model: nn.Module
     x: Tensor
     maps: dict[str, Maps]
+    forward: Callable[[], object]
     checked: dict[str, float]
     note: str
 
@@ -59,6 +61,7 @@ def bench(name: str, batch: int, device: str, others: bool, compiled: bool) -> B
     maps: dict[str, Maps] = {"ours": rivals.ours(attr, x)}
     if compiled:
         maps["ours compiled"] = rivals.ours_compiled(attr, x)
+    maps["by hand"] = partial(rivals.gradients, rivals.surgery(model), x)
     maps["Captum repeated"] = fast(x)
     maps["Captum loop"] = rivals.loop(rivals.captum(model), x)
     if others:
@@ -75,7 +78,7 @@ def bench(name: str, batch: int, device: str, others: bool, compiled: bool) -> B
     else:
         checked = {}
     checked |= check(answers, expected, TOLERANCE)
-    return Bench(name, model, x, maps, checked, note)
+    return Bench(name, model, x, maps, partial(attr.linearize, x), checked, note)
 
 
 @cache
@@ -99,18 +102,17 @@ def sweep(
     per_way = {
         "ours": timed_targets(name, targets, batch, setting),
         "ours compiled": timed_targets(name, targets, batch, setting),
+        "by hand": min(targets, CHECKED),
         "Captum repeated": min(targets, max(1, max(rivals.REPEATED_IMAGES) // batch)),
         "Captum loop": min(targets, LOOPED),
         "zennit": min(targets, 8),
         "TorchRay": min(targets, 8),
     }
-    if targets % rivals.COMPILED_CHUNK:
-        per_way.pop("ours compiled")  # another shape: another compilation
     ways: dict[str, Seconds] = {"limit": dense_limit(at.model, at.x, targets)}
     for label, maps in at.maps.items():
         if label in per_way:
-            base = max(1, rivals.COMPILED_CHUNK // batch) if "ours" in label else 0
-            ways[label] = sweep_seconds(maps, targets, per_way[label], base)
+            shared = at.forward if label in ONE_FORWARD else None
+            ways[label] = sweep_seconds(maps, targets, per_way[label], shared)
     samples = interleaved(ways, setting, allowed)
     return {
         "network": name,
@@ -125,6 +127,7 @@ def sweep(
             [
                 ("ours", "limit"),
                 ("ours compiled", "limit"),
+                ("by hand", "ours"),
                 ("Captum repeated", "ours"),
                 ("Captum loop", "ours"),
                 ("Captum repeated", "ours compiled"),
@@ -141,21 +144,20 @@ def timed_targets(name: str, targets: int, batch: int, setting: Setting) -> int:
     return min(targets, IMAGES.get(name, MOST_IMAGES) // batch)
 
 
-def sweep_seconds(maps: Maps, targets: int, timed: int, base: int = 0) -> Seconds:
+def sweep_seconds(
+    maps: Maps, targets: int, timed: int, shared: Callable[[], object] | None = None
+) -> Seconds:
     """The time of ``maps`` for all targets, from that of the first ``timed`` of them.
 
-    What is left is extrapolated: along the line through ``base`` and ``timed`` targets, so that a
-    forward pass that all share counts once; or in proportion, where each target has its own.
+    What is left is extrapolated in proportion, but for what all targets share, which counts once.
     """
 
     def way() -> float:
         time = seconds(partial(maps, range(timed)))
         if timed == targets:
             return time
-        if not base:
-            return time * targets / timed
-        slope = (time - seconds(partial(maps, range(base)))) / (timed - base)
-        return time + (targets - timed) * slope
+        once = 0.0 if shared is None else seconds(shared)
+        return once + (time - once) * targets / timed
 
     return way
 

@@ -31,8 +31,8 @@ class Chosen:
                 came = ", ".join(_described(leaf) for leaf in own[:3]) or "nothing"
                 raise ArgumentError(
                     f"argument {n} is explained, so it has to hold a float tensor; got {came}. "
-                    "Convert it (x.float()), explain another argument with argnums=, or explain "
-                    "the output of an embedding layer."
+                    "Convert it (x.float(), torch.as_tensor(x)), explain another argument with "
+                    "argnums=, or explain the output of an embedding layer."
                 )
         self.floats: list[Tensor] = [self.leaves[i] for i in self.where]
 
@@ -75,8 +75,8 @@ def check_argnums(argnums: Argnums) -> None:
 def _wrapped(n: int, count: int) -> int:
     if not -count <= n < count:
         raise ArgumentError(
-            f"argnums={n} names no argument: the call has {count} positional "
-            f"argument{'s' if count != 1 else ''}. What is explained is passed by position."
+            f"what is explained is passed by position: argnums={n} names no argument, the call has "
+            f"{count} positional argument{'s' if count != 1 else ''}."
         )
     return n % count
 

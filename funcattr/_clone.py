@@ -81,22 +81,27 @@ class Clone:
         self.kept: list[Any] = []
         self.names: dict[str, nn.Module] = {}
         self.root = self._module(model, "")
-        for name, module in self.names.items():
+        for module in self.names.values():
             state = module.__dict__
             for key, value in state.items():
-                if type(value) in _ATOMS or key in _SEEN_TO or (not value and key in _OWN):
+                if type(value) in _ATOMS or key in _SEEN_TO or (key in _OWN and not value):
                     continue
                 state[key] = self._value(value)
-            if path is not None:
-                state["forward"] = _tracking(module.forward, name, path)
+        self.own = {m: m.__dict__.get("forward") for m in self.names.values()}
+        if path is not None:
+            for name, module in self.names.items():
+                module.__dict__["forward"] = _tracking(module.forward, name, path)
         for original, wrap in wraps:
             inside = self.copies[id(original)]
             inside.__dict__["forward"] = wrap(inside.forward)
 
     def release(self) -> None:
         """Takes apart what refers to itself, so that no activation waits for the collector."""
-        for module in self.names.values():
-            module.__dict__.pop("forward", None)
+        for module, forward in self.own.items():
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:  # a checkpoint may yet repeat it
+                module.__dict__["forward"] = forward
         self.copies.clear()
         self.kept.clear()
 

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._scope import compiling
+from ._scope import compiling, within_plain
 from ._site import levels
 from ._tree import leaves
 
 
 def tracked(values: Any) -> bool:
     """Whether somebody outside may differentiate what is computed from ``values``."""
-    if levels() > 1:
+    if levels() > 1 or within_plain():
         return True
     return any(isinstance(v, Tensor) and v.requires_grad for v in leaves(values))
 
 
 def graph_only_if(tracked: bool) -> AbstractContextManager[Any]:
     """Without this a map would carry the graph of whatever parameters a function closes over."""
-    if tracked or levels() > 1:
+    if tracked or levels() > 1 or within_plain():
         return contextlib.nullcontext()
     if not compiling() and torch.is_inference_mode_enabled():
         return _outside_of_inference_mode()

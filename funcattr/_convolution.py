@@ -77,7 +77,8 @@ class Convolution(Linear):
         s = self.stride[0]
         outs, ins, *kernel = weight.shape
         high, wide = (-(-k // s) for k in kernel)
-        whole = F.pad(weight, (0, wide * s - kernel[1], 0, high * s - kernel[0]))
+        with raw():
+            whole = F.pad(weight, (0, wide * s - kernel[1], 0, high * s - kernel[0]))
         phases = whole.reshape(outs, ins, high, s, wide, s).flip(2, 4)
         return phases.permute(1, 3, 5, 0, 2, 4).reshape(ins * s * s, outs, high, wide)
 
@@ -88,13 +89,13 @@ class Convolution(Linear):
         by one convolution, and put where they belong; several times as quick as the library's own.
         """
         high, wide = phases.shape[-2:]
+        (top, left), (rows, columns) = self.padding, shape[-2:]
         with raw():
             out = F.conv2d(g, phases, padding=(high - 1, wide - 1))
-        out = F.pixel_shuffle(out, self.stride[0])
-        (top, left), (rows, columns) = self.padding, shape[-2:]
-        right, below = left + columns - out.shape[-1], top + rows - out.shape[-2]
-        if max(right, below) > 0:  # places at the end that no window reached
-            out = F.pad(out, (0, max(0, right), 0, max(0, below)))
+            out = F.pixel_shuffle(out, self.stride[0])
+            right, below = left + columns - out.shape[-1], top + rows - out.shape[-2]
+            if max(right, below) > 0:  # places at the end that no window reached
+                out = F.pad(out, (0, max(0, right), 0, max(0, below)))
         return out[..., top : top + rows, left : left + columns]
 
     def pull_tensors(self, x: Tensor, g: Tensor, needs: Sequence[bool], *tensors: Any) -> Tensors:
@@ -126,7 +127,8 @@ class Folded(Convolution):
     """A convolution and the batch norm of its output as one: ``op(x, weight, scale)``.
 
     ``value`` holds the output, which is known. For many cotangents the scale goes into the weight,
-    which spares a pass over memory. Only for where no further derivative is asked for.
+    which spares a pass over memory. Only for where a single backward pass is all that is asked for:
+    it has no forward mode, and no derivative by its tensors.
     """
 
     value: list[Tensor]

@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# The functions that the compiler hands to a mode. It leaves out some that act in place
+# (torch.relu_), which eager hands over.
+from torch._dynamo.variables.torch import get_overridable_functions
+
 # What torch.func.vjp's pullback is made of. The compiler traces it, but not torch.autograd.grad.
 from torch._functorch.eager_transforms import _autograd_grad
 
 from . import _intercept, _linear_calls, _mark, _max_pool, _site, compose
+from ._spellings import SPELLINGS
 
 # Dynamo refuses a Function that has a jvp, and fails on vmap over a forward pass with a Function in
 # it. As a node of its own the site is traced by AOTAutograd instead, and fused like any other code.
@@ -22,6 +27,9 @@ overwrite_in_graph = torch.compiler.allow_in_graph(_intercept.overwrite)  # type
 max_pool_in_graph = torch.compiler.allow_in_graph(_max_pool.max_pool)  # type: ignore[no-untyped-call]
 count_levels = torch.compiler.assume_constant_result(_site.count_levels)  # type: ignore[no-untyped-call]
 mark_in_graph = torch.compiler.allow_in_graph(_mark.mark_now)  # type: ignore[no-untyped-call]
+
+get_overridable_functions().update(SPELLINGS)
+COMPLETE = get_overridable_functions() >= set(SPELLINGS)
 
 
 def grad_in_graph(

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 
 from . import rules
 from ._linear_calls import LINEAR
-from ._scope import Replay, Scope, Token, applied, compiling, is_raw
+from ._scope import Replay, Scope, Token, Unfold, applied, compiling, is_raw
 from ._site import Activation, Site, levels
 from ._spellings import RELUS, SPELLINGS, Spelling, ceiling_of
 from .errors import NoSiteError
@@ -27,7 +27,9 @@ _OPAQUE = {  # what holds a ReLU where no mode can see it, and the way out
     torch.rnn_relu_cell: "nn.RNNCell(nonlinearity='relu')",
 }
 _AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
-_WATCHED = dict.fromkeys((*SPELLINGS, *_OPAQUE, *_AUTOGRAD, *LINEAR))
+_GRAD_FN: Any = torch.Tensor.grad_fn
+_HOOKED = (torch.Tensor.register_hook, torch.Tensor.retain_grad, _GRAD_FN.__get__)
+WATCHED = dict.fromkeys((*SPELLINGS, *_OPAQUE, *_AUTOGRAD, *_HOOKED, *LINEAR))
 
 
 class Entry:
@@ -162,7 +164,7 @@ class Intercept(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self.entries:
             return self._activation(self.entries[func], func, args, kwargs)
-        if func in _WATCHED:
+        if func in WATCHED:
             if func in LINEAR:
                 return LINEAR[func](func, args, kwargs, self.scope, self.replay)
             elif func in SPELLINGS:
@@ -170,6 +172,9 @@ class Intercept(TorchFunctionMode):
                     others.append(SPELLINGS[func].activation)
                 if self.met is not None:
                     self._note(SPELLINGS[func].text, SPELLINGS[func].activation, args[0], False)
+            elif func in _HOOKED:
+                if self.scope is not None and self.scope.folds:
+                    raise Unfold
             elif self._strict() and (func in _OPAQUE or levels() == self.depth):
                 self._refuse(func)
             elif func in _OPAQUE and self.met is not None:
@@ -261,7 +266,7 @@ class Intercept(TorchFunctionMode):
             kept = None if self.replay is None else self.replay.next(args[6].shape)
             return site_in_graph(*args, kept=kept)  # type: ignore[no-any-return]
         if self.scope is not None and self.scope.record is not None:
-            self.scope.record.append(args[6].detach())
+            self.scope.note(args[6])
         return site(*args, scope=self.scope, call=call)
 
 

@@ -103,6 +103,7 @@ class Norm(Linear):
         return [p if need else None for p, need in zip(pulled, needs)]
 
     def written_out(self, x: Tensor, *tensors: Any) -> Tensor:
+        """The values, by operations that the compiler can differentiate in both modes."""
         mean, _, _, bias = tensors
         out = self.push(x - along(mean, 1, x), *tensors)
         return (out if bias is None else out + along(bias, 1, x)).to(x.dtype)

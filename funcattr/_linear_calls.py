@@ -13,7 +13,7 @@ from . import _layout
 from ._convolution import Convolution, Folded
 from ._linear import Linear, LinearSite, Mean, Norm, Pad, Shape
 from ._max_pool import MaxPool
-from ._scope import Replay, Scope, Token, applied, compiling, is_raw
+from ._scope import Replay, Scope, Token, applied, compiling, is_raw, transforming
 
 Call = Callable[..., Any]
 Args = tuple[Any, ...]
@@ -52,7 +52,7 @@ def _left_alone(*tensors: Tensor | None) -> bool:
 
 
 def _per_dim(value: Any, dims: int) -> Shape:
-    values = (value,) if isinstance(value, int) else tuple(value)
+    values = (int(value),) if hasattr(value, "__index__") else tuple(value)
     return values * dims if len(values) == 1 else values
 
 
@@ -67,17 +67,17 @@ def _site(
         return linear_in_graph(name, options, *tensors, kept=kept)  # type: ignore[no-any-return]
     if scope is not None and scope.record is not None:
         x, *rest = tensors
-        scope.record.append(OPS[name](*options).prepared(_layout.suits(x), *rest).detach())
+        scope.note(OPS[name](*options).prepared(_layout.suits(x), *rest))
     return _written_to(linear(name, options, *tensors, scope=scope), scope)
 
 
 def _written_to(out: Tensor, scope: Scope | None) -> Tensor:
     """``out``, fit for what the model may write to it.
 
-    Under ``torch.vmap`` it can be a view that a Function returned, which old versions of torch do
-    not let anybody write to.
+    Under ``torch.vmap``, and for subclasses of tensors, it can be a view that a Function returned,
+    which torch, or old versions of it, let nobody write to.
     """
-    return out if scope is not None and scope.alone else out.clone()
+    return out if scope is not None and scope.alone and type(out) is Tensor else out.clone()
 
 
 _DIMS = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
@@ -110,7 +110,7 @@ class _Convolved(NamedTuple):
     x: Tensor
     weight: Tensor
     options: tuple[Shape, Shape, Shape, int]
-    versions: tuple[int, int]
+    versions: tuple[int, ...]
 
     @classmethod
     def of(
@@ -121,19 +121,22 @@ class _Convolved(NamedTuple):
         weight: Tensor,
         bias: Tensor | None,
     ) -> _Convolved | None:
-        """That of this convolution, where only its input is differentiated."""
+        """That of this convolution, where only its input is differentiated, and only once."""
         own = weight.requires_grad or (bias is not None and bias.requires_grad)
-        if own or not x.requires_grad:
+        whole = x.dim() == len(options[0]) + 2
+        if own or not (whole and x.requires_grad and out.requires_grad) or transforming():
             return None
-        return cls(out, x, weight, options, (out._version, x._version))
+        return cls(out, x, weight, options, (out._version, x._version, weight._version))
 
     def folded(self, scope: Scope, eps: float, *tensors: Tensor) -> Tensor | None:
         """The output of both, if the batch norm is of just that output."""
         out, x = tensors[0], self.x
-        untouched = (out._version, x._version) == self.versions
+        if out is not self.out or not out.requires_grad or transforming():
+            return None
+        untouched = (out._version, x._version, self.weight._version) == self.versions
         watched = out._backward_hooks or out.retains_grad
         own = any(t is not None and t.requires_grad for t in tensors[1:])
-        if out is not self.out or not untouched or watched or own:
+        if not untouched or watched or own:
             return None
         norm = Norm(eps)
         with torch.no_grad():
@@ -157,6 +160,8 @@ def _batch_norm(
 ) -> Any:
     named = _named(_BATCH_NORM_ARGS, args, kwargs)
     if named["training"]:
+        if not transforming():
+            return func(*args, **kwargs)
         # The output is the same without them, and vmap need not refuse to write to them.
         return func(**{**named, "running_mean": None, "running_var": None})
     tensors = [named[name] for name in _NORM_ARGS]
@@ -177,7 +182,7 @@ def _instance_norm(
     func: Call, args: Args, kwargs: Kwargs, scope: Scope | None, replay: Replay | None
 ) -> Any:
     named = _named(_INSTANCE_NORM_ARGS, args, kwargs)
-    if named["use_input_stats"]:  # as for batch norm
+    if named["use_input_stats"] and transforming():  # as for batch norm
         return func(**{**named, "running_mean": None, "running_var": None})
     return func(*args, **kwargs)
 
@@ -204,7 +209,7 @@ def _max_pool(
         return max_pool_in_graph(window, replay.next(shape), x)
     out, winners = applied(MaxPool, scope, window, Token(0, scope), None, x)
     if scope is not None and scope.record is not None:
-        scope.record.append(winners)
+        scope.note(winners)
     return _written_to(out, scope)
 
 

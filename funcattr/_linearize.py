@@ -15,7 +15,7 @@ from . import _mark
 from ._arguments import Chosen
 from ._contexts import graph_only_if, no_autocast, tracked
 from ._intercept import Plan
-from ._scope import Replay, Scope, compiling, transforming
+from ._scope import Replay, Scope, Unfold, compiling, plainly, transforming, within_plain
 from ._site import levels
 from ._taps import Tapped, Taps
 from ._tree import pack
@@ -26,6 +26,7 @@ from .transforms import Ruled
 
 Tensors = Sequence[Tensor]
 _HOOKS = "funcattr: the model has hooks for what autograd saves"
+no_context: AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class Pulled(NamedTuple):
@@ -140,7 +141,7 @@ class _Run:
         self.plain = False  # whether the level is that of plain autograd
         self.repeats = False  # whether the backward pass repeats parts of the forward pass
         self.scope = None if compiling() else Scope()
-        if not (tracked or transforming()):
+        if not (tracked or transforming() or within_plain()):
             self._be_plain()
         self.replay: Replay | None = None
         self.primals = [] if chosen is None else chosen.floats
@@ -246,25 +247,35 @@ class _Run:
         self.plain, self.scope = True, Scope(alone=True, folds=strict and not self.at_input)
 
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
-        """Runs ``forward`` at the level of plain autograd, whose calls cost less."""
+        """Runs ``forward`` at the level of plain autograd, whose calls cost less.
+
+        A second time, where the model has hooks that the first did not reckon with.
+        """
         own = [p.clone() if p.is_inference() else p.detach() for p in primals]
-        state = torch.get_rng_state()
-        with torch.enable_grad():
+        state, scope = torch.get_rng_state(), self.scope
+        assert scope is not None
+        for _ in range(3):
+            hooks = torch.autograd.graph.disable_saved_tensors_hooks(_HOOKS)
             try:
-                with torch.autograd.graph.disable_saved_tensors_hooks(_HOOKS):
+                with torch.enable_grad(), plainly(), no_context if self.repeats else hooks:
                     outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
+                break
+            except Unfold:
+                pass
             except RuntimeError as error:
-                if _HOOKS not in str(error):
+                if self.repeats or _HOOKS not in str(error):
                     raise
                 self.repeats = True
-                torch.set_rng_state(state)  # the second try draws what the first one drew
-                outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
+            scope.folds = False
+            torch.set_rng_state(state)  # the next try draws what this one drew
+            if scope.record is not None:
+                scope.record.clear()
         return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
 
     def repeating(self) -> AbstractContextManager[Any]:
         """For a backward pass that may repeat parts of the forward pass (checkpointing)."""
         if not self.repeats or self.scope is None:
-            return contextlib.nullcontext()
+            return no_context
         return self.ruled.repeating(self.scope)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import unwrap_dead_wrappers
 
 from . import _layout, rules
 from .errors import FuncattrError
@@ -36,6 +37,25 @@ def transforming() -> bool:
 
 
 _local = threading.local()
+
+
+class plainly:
+    """Inside of this context a forward pass runs at the level of plain autograd, on its own."""
+
+    def __enter__(self) -> None:
+        _local.plain = getattr(_local, "plain", 0) + 1
+
+    def __exit__(self, *exc: object) -> None:
+        _local.plain -= 1
+
+
+def within_plain() -> bool:
+    """Whether this thread is inside of `plainly`: somebody outside will differentiate."""
+    return not compiling() and getattr(_local, "plain", 0) > 0
+
+
+class Unfold(BaseException):
+    """Raised through a model that asks for what folding leaves out; it then runs without."""
 
 
 class raw:
@@ -78,6 +98,12 @@ class Scope:
         self.convolved: Any = None
         self.rules: Rules | None = None
         self._lock = threading.RLock()
+
+    def note(self, saved: Tensor) -> None:
+        """Records a copy, since the model may go on to write to what it is of."""
+        order = torch.channels_last if _layout.suits(saved) else torch.preserve_format
+        assert self.record is not None
+        self.record.append(saved.detach().clone(memory_format=order))
 
     @contextlib.contextmanager
     def using(self, rules: Rules | None, keeping: bool) -> Iterator[None]:
@@ -191,7 +217,7 @@ def applied(function: Any, scope: Scope | None, *args: Any) -> Any:
     """``function.apply(*args)``, without what that does for transforms where there are none."""
     # A checkpoint can repeat a forward pass that was alone within a backward pass under vmap.
     if scope is not None and scope.alone and not _transforms_active():
-        out = super(torch.autograd.Function, function).apply(*args)
+        out = super(torch.autograd.Function, function).apply(*unwrap_dead_wrappers(args))
     else:
         out = function.apply(*args)
     see = getattr(_local, "see", None)

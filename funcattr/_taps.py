@@ -156,7 +156,8 @@ class Taps:
                 )
             if tap.occurrence >= calls:
                 raise LayerError(
-                    f"layer {tap.name!r} is called {calls} times; {tap.name}:{tap.occurrence} "
+                    f"layer {tap.name!r} is called {calls} time{'s' if calls > 1 else ''}; "
+                    f"{tap.name}:{tap.occurrence} "
                     f"does not exist, the last is {tap.name}:{calls - 1}."
                 )
             chosen.append(calls - 1 if tap.occurrence < 0 else tap.occurrence)

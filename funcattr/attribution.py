@@ -91,7 +91,7 @@ class Attribution:
         method: for attributions of this library, what they are made of.
     """
 
-    linearize: Callable[..., tuple[Any, Explain]]
+    linearize: Callable[..., tuple[Any, Explain]] = field(repr=False)
     method: Method | None = field(default=None, repr=False)
     compiled: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 

@@ -59,7 +59,7 @@ def smooth_grad(
     torch.Size([2, 3])
     """
     if not isinstance(attr, Attribution):
-        raise ArgumentError(f"attr is an Attribution; got {attr!r}.")
+        raise ArgumentError(f"attr is an Attribution; got a {type(attr).__name__}.")
     _check_count("samples", samples)
     _check_count("chunk_size", samples if chunk_size is None else chunk_size)
     if not (isinstance(sigma, (int, float)) and math.isfinite(sigma) and sigma >= 0):

@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from ._contexts import tracked
-from ._layout import channels_last, suits
 from ._memory import Largest, fitting
 from ._scope import Replay, compiling, transforming
 from ._tree import stacked
 from .attribution import Attribution, Explain
 from .errors import ArgumentError, TargetError
-from .targets import Index, Target, as_tensor, encode
+from .targets import Index, Target, as_tensor, check_range, encode
 
 __all__ = ["stream", "sweep"]
 
@@ -53,8 +52,10 @@ def sweep(
             of them, ``"auto"`` for as many as fit the memory that is there (256 at the most).
         reduce: a function of one map, applied as maps are made, so that ``T`` of them need not be
             kept; it runs under ``vmap``.
-        compile: whether to compile forward and backward pass (once for all chunks; each chunk then
-            does a forward pass of its own).
+        compile: whether to compile the backward pass of a chunk, once for all chunks and for later
+            sweeps of ``attr``; the forward pass is done once, in eager. Layers, bundles,
+            compositions and models that draw random numbers are compiled whole, and each chunk then
+            does a forward pass of its own.
         progress: whether to show a bar where the output is a terminal and the work is long (needs
             the extra ``funcattr[progress]``).
         **kwargs: what ``attr`` is called with.
@@ -130,7 +131,8 @@ class _Sweep:
     ) -> None:
         if not isinstance(attr, Attribution):
             raise ArgumentError(
-                f"attr is an Attribution (funcattr.guided_backprop(model), say); got {attr!r}."
+                "attr is an Attribution (funcattr.guided_backprop(model), say; several go in "
+                f"funcattr.bundle); got a {type(attr).__name__}."
             )
         self.attr, self.args, self.kwargs = attr, args, kwargs
         self.reduce = reduce
@@ -195,7 +197,10 @@ class _Sweep:
             except RuntimeError as error:
                 if "out of bounds" not in str(error):
                     raise
-                raise TargetError(f"a target lies outside of the output: {error}") from None
+                raise TargetError(
+                    f"a target of {self.targets[start:stop]!r} lies outside of the output; "
+                    "with compile=False the error says which, and what the range is."
+                ) from None
             return tree_map(lambda m: None if m is None else m[: stop - start], maps)
 
         return padded, size
@@ -208,14 +213,16 @@ class _Sweep:
         with Largest() as largest:
             if fits and not (transforming() or tracked((self.args, self.kwargs))):
                 assert method is not None
-                method.run(self.args, self.kwargs, record=saved)
+                out, _ = method.run(self.args, self.kwargs, record=saved)
+                assert self.index is not None
+                check_range(out, self.index)
             else:
                 fits = False
                 if self.chunk_size == "auto":
                     self.attr.linearize(*self.args, **self.kwargs)
         if not fits or not torch.equal(state, torch.get_rng_state()):
             return None, largest  # a second forward pass would draw other numbers
-        return [channels_last(t) if suits(t) else t for t in saved], largest
+        return saved, largest
 
 
 def _compiled_chunk(attr: Attribution, replayed: bool) -> Callable[..., Any]:

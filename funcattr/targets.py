@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._scope import compiling
 from .errors import TargetError
 
 __all__ = ["Index", "Target", "cotangents", "encode", "one_hot"]
@@ -140,6 +141,8 @@ def cotangents(
                 f"says which of them is explained. It is {_FORMS}."
             )
         return (torch.ones_like(out),)
+    if type(target) is int and out.dim() > 1 and not compiling():
+        return (_column(out, target),)  # as `one_hot`, at a fifth of its time
     index = target.value if isinstance(target, Index) else encode(target, out.device)
     assert index is not None
     return (one_hot(out, index),)
@@ -185,13 +188,35 @@ def one_hot(out: Tensor, index: Tensor) -> Tensor:
     return hot.to(out.dtype).expand(out.shape)
 
 
+def check_range(out: Any, index: Tensor) -> None:
+    """Raises a `TargetError` where encoded targets ``[..., k]`` lie outside of ``out``."""
+    if not isinstance(out, Tensor) or out.dim() <= index.shape[-1]:
+        return  # `one_hot` says more
+    for dim, values in enumerate(index.unbind(-1), start=1):
+        beyond = values[(values < -out.shape[dim]) | (values >= out.shape[dim])]
+        if len(beyond):
+            raise _out_of_range(out, dim, f"got {int(beyond[0])}")
+
+
+def _column(out: Tensor, index: int) -> Tensor:
+    size = out.shape[1]
+    if not -size <= index < size:
+        raise _out_of_range(out, 1, f"got {index}")
+    hot = torch.arange(size, device=out.device) == index % size
+    return hot.to(out.dtype).reshape(-1, *[1] * (out.dim() - 2)).expand(out.shape)
+
+
 def _looked_up(ruler: Tensor, index: Tensor, dim: int, out: Tensor) -> Tensor:
     """Counts negative indices from the end, and refuses those out of range, under vmap too."""
     try:
         return ruler[index]
     except IndexError as error:
-        size = ruler.shape[0]
-        raise TargetError(
-            f"an index into dim {dim} of the output, of shape {tuple(out.shape)}, lies in "
-            f"{-size}..{size - 1}; {error}."
-        ) from None
+        raise _out_of_range(out, dim, error) from None
+
+
+def _out_of_range(out: Tensor, dim: int, came: object) -> TargetError:
+    size = out.shape[dim]
+    return TargetError(
+        f"an index into dim {dim} of the output, of shape {tuple(out.shape)}, lies in "
+        f"{-size}..{size - 1}; {came}."
+    )

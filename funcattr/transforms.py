@@ -68,6 +68,10 @@ class Ruled:
         activation of the forward pass; ``scope`` can tell its sites what to do; ``replay`` has
         what they would save.
         """
+        if compiling():
+            from ._graph import COMPLETE  # which completes what the compiler sees
+
+            assert COMPLETE
         path = [""] if self.plan.where is not None or not compiling() else None
         mode = Intercept(self.plan, levels(), path, met, scope, self.also, replay)
         wraps = taps.wraps() if taps is not None else ()

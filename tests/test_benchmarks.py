@@ -14,7 +14,7 @@ report = pytest.importorskip("benchmarks.report")
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/benchmarks.md"])
+@pytest.mark.parametrize("file", ["README.md", "docs/benchmarks.md", "docs/speed.md"])
 def test_the_tables_are_those_of_the_stored_results(file):
     text = (ROOT / file).read_text("utf-8")
     assert "<!-- bench:" in text

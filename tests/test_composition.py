@@ -298,3 +298,30 @@ def test_a_hashless_rule():
 
     ours = fa.rule_backprop(tiny(), Rule())(X, target=1)
     assert torch.equal(ours, METHODS["rule_backprop"](tiny())(X, target=1))
+
+
+@pytest.mark.parametrize("how", ["call", "target", "linearized", "swept"])
+def test_what_an_attribution_closes_over_is_differentiated(how):
+    """Also by another one, which runs in plain autograd where it can."""
+    model, x = tiny(), tiny_input()
+    attr = fa.guided_backprop(model)
+    _, explain = attr.linearize(x)
+
+    def f(z):
+        scaled = lambda out: (out * z).sum(1)
+        if how == "call":
+            maps = fa.guided_backprop(lambda x: (model(x) * z).sum(1, keepdim=True))(x, target=0)
+        elif how == "target":
+            maps = attr(x, target=scaled)
+        elif how == "linearized":
+            maps = explain(scaled)
+        else:
+            maps = fa.sweep(attr, x, targets=[scaled])[0]
+        return maps.pow(2).sum((1, 2, 3))
+
+    z = torch.randn(2, 4, dtype=torch.float64)
+    ours = fa.gradient(f)(z)
+    assert ours.any()
+    eps, v = 1e-6, torch.randn_like(z)
+    numeric = (f(z + eps * v).sum() - f(z - eps * v).sum()) / (2 * eps)
+    assert_close((ours * v).sum(), numeric, 1e-6)

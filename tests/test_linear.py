@@ -164,12 +164,23 @@ def normed(y, eps=1e-5):
     return F.batch_norm(y, randn(c), randn(c).abs() + 0.1, randn(c, seed=1), randn(c, seed=2))
 
 
-def watched(y):
+def watched(y, read=lambda y: y):
+    """A hook, set before ``read`` reads what it is on, or after."""
+    after = read(y)
     y.register_hook(lambda g: 2 * g)
-    return y
+    return after
 
 
-W = [randn(4, 3, 3, 3), randn(4, 4, 3, 3)]
+def four(x):
+    return torch.cat([x, x[:, :1]], 1)
+
+
+def frozen(y):
+    with torch.no_grad():
+        return y.clone()
+
+
+W, V = [randn(4, 3, 3, 3), randn(4, 4, 3, 3)], randn(3, 2, 1, 3, 3)
 # What stands between a convolution and a batch norm, and how many pairs fold into one.
 BETWEEN = {
     "nothing": (1, lambda x: normed(convolved(x, W[0]))),
@@ -189,6 +200,17 @@ BETWEEN = {
         lambda x: (y := convolved(x, W[0]), z := convolved(y, W[1])) and normed(y) * z,
     ),
     "a hook": (0, lambda x: normed(watched(convolved(x, W[0])))),
+    "a later hook": (1, lambda x: watched(convolved(x, W[0]), normed)),
+    "no gradient": (0, lambda x: normed(frozen(convolved(x, W[0]))) * x.mean()),
+    "a cut": (0, lambda x: normed(convolved(x, W[0]).detach_()) * x.mean()),
+    "inside of a gradient": (
+        0,
+        lambda x: torch.func.grad(lambda x: normed(convolved(x, W[1])).sin().sum())(four(x)),
+    ),
+    "volumes read as a batch": (
+        0,
+        lambda x: F.pad(normed(F.conv3d(x, V))[:2], (0, 0, 0, 0, 0, 1)) * x.mean(),
+    ),
     "a weight that depends": (0, lambda x: normed(convolved(x, W[0] * x.mean()))),
     "statistics that depend": (
         0,

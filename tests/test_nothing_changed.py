@@ -10,6 +10,7 @@ from collections import OrderedDict, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -339,6 +340,71 @@ def test_checkpointed_pictures():
     plain = fa.guided_backprop(lambda x: model(torch.relu(x)))
     assert_close(attr(X, target=1), plain(X, target=1))
     assert_close(fa.sweep(attr, X, targets=range(3)), fa.sweep(plain, X, targets=range(3)))
+
+
+def checkpointed(block):
+    from torch.utils.checkpoint import checkpoint
+
+    return lambda x: checkpoint(block, x, use_reentrant=False)
+
+
+def test_checkpoints_repeat_what_ran():
+    conv, norm, relu = nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.ReLU()
+    model = nn.Sequential(conv, norm, relu, nn.Flatten()).double().eval()
+    expected = fa.guided_backprop(model)(X, target=1)
+    across = fa.guided_backprop(lambda x: checkpointed(norm)(conv(x)).relu().flatten(1))
+    assert_close(across(X, target=1), expected)
+    own = nn.Sequential(nn.Conv2d(2, 3, 1).double(), nn.ReLU())
+    own.forward = lambda x: 2 * nn.Sequential.forward(own, x).relu()  # as libraries wrap modules
+    whole = nn.Sequential(own, nn.Flatten())
+    expected = fa.guided_backprop(whole)(X, target=1)
+    forward = own.forward
+    own.forward = lambda x: checkpointed(forward)(x)
+    assert_close(fa.guided_backprop(whole)(X, target=1), expected)
+
+
+class Odd(nn.Module):
+    """Attributes that are tensors and arrays, sizes that are numpy's, statistics that are read."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1, stride=np.int64(1), padding=np.int64(1)).double()
+        self.norm = nn.BatchNorm2d(2, momentum=1.0).double()
+        self.mean, self.scale = torch.zeros(2, dtype=torch.float64), np.ones(3)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x) - self.mean[:, None, None])
+        return torch.relu(x + self.norm.running_mean[:, None, None]).flatten(1) * self.scale.sum()
+
+
+def test_odd_attributes_and_sizes():
+    model = Odd().train()
+    before = snapshot(model)
+    ruled = fa.relu_rule(model)(X)
+    assert_unchanged(model, before)
+    assert torch.equal(ruled, Odd.forward(model, X))
+    assert fa.guided_backprop(model)(X, target=0).shape == X.shape
+
+
+class Marked(torch.Tensor):
+    """A subclass that does nothing."""
+
+
+def test_subclasses_and_what_is_done_to_them_in_place():
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten())
+    attr = fa.guided_backprop(nn.Sequential(model, nn.Hardtanh(0, 1, inplace=True)).double())
+    marked = attr(X.as_subclass(Marked), target=0)
+    assert_close(marked.as_subclass(torch.Tensor), attr(X, target=0))
+
+
+def test_tensors_that_left_a_transform():
+    def f(x):
+        left = []
+        torch.func.vjp(lambda x: left.append(x) or x.sum(), x)
+        return torch.relu(left[0]) ** 2
+
+    x = torch.ones(1, 3, dtype=torch.float64)
+    assert fa.guided_backprop(f)(x, target=1).tolist() == [[0, 2, 0]]
 
 
 def test_dropout_draws_from_the_generator_as_the_model_does():

@@ -1,0 +1,105 @@
+"""What single parts of a sweep bring: layout, the first layer, folded norms, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import funcattr as fa
+from funcattr import _intercept, _linear_calls
+from funcattr._convolution import Convolution
+
+from . import rivals
+from .harness import Case, Record, Setting, check, interleaved, ratios, seconds, statistics
+from .networks import inputs, model_of
+from .sweeps import CHECKED, TOLERANCE
+
+aten = torch.ops.aten
+
+
+def _measured(runs: dict[str, Callable[[], Tensor]], setting: Setting, number: int) -> Record:
+    """Times, each as a multiple of the first one's; all have its answer."""
+    answers = {label: run() for label, run in runs.items()}
+    first = next(iter(runs))
+    checked = check(answers, answers[first], 1e-4)
+    ways = {label: partial(seconds, run, number) for label, run in runs.items()}
+    samples = interleaved(ways, setting, allowed=6.0, most=15)
+    return {
+        "checked": checked,
+        "seconds": statistics(samples, setting),
+        "ratios": ratios(samples, [(label, first) for label in runs if label != first]),
+    }
+
+
+def layout(setting: Setting) -> Record:
+    """The derivative of a ReLU, of 8 images of ResNet's first layer, in one layout and in two."""
+    x = torch.randn(8, 64, 112, 112, device=setting.device)
+    last = x.contiguous(memory_format=torch.channels_last)
+    runs = {
+        "one layout": lambda: aten.threshold_backward(last, last, 0.0),
+        "two layouts": lambda: aten.threshold_backward(last, x, 0.0),
+    }
+    return _measured(runs, setting, number=5)
+
+
+def first_layer(setting: Setting) -> Record:
+    """The input gradient of ResNet's first convolution, for 8 images: ours, and torch's forms."""
+    op = Convolution((2, 2), (3, 3), (1, 1), 1)
+    last = {"memory_format": torch.channels_last}
+    w = torch.randn(64, 3, 7, 7, device=setting.device)
+    g = torch.randn(8, 64, 112, 112, device=setting.device).contiguous(**last)
+    x = torch.randn(8, 3, 224, 224, device=setting.device).contiguous(**last)
+    phases, w_last, options = op.prepared(True, w), w.contiguous(**last), ((2, 2), (3, 3), (1, 1))
+    wanted = (False, (0, 0), 1, (True, False, False))
+    runs = {
+        "ours": lambda: op.pull((8, 3, 224, 224), g, phases, w),
+        "transposed convolution": lambda: F.conv_transpose2d(g, w_last, None, 2, 3, 1),
+        "convolution_backward": lambda: aten.convolution_backward(
+            g, x, w_last, None, *options, *wanted
+        )[0],
+    }
+    return _measured(runs, setting, number=2)
+
+
+def sites(name: str, setting: Setting) -> Record:
+    """A sweep, and the same without one of its parts."""
+    model, x = model_of(name, setting.device), inputs(name).to(setting.device)
+    attr, targets = fa.guided_backprop(model), range(16)
+    expected = rivals.reference(model, x, targets[:CHECKED])
+
+    def run() -> Tensor:
+        return fa.sweep(attr, x, targets=targets, chunk_size="auto")
+
+    def without(func: Callable[..., object]) -> Tensor:
+        rest = {f: site for f, site in _intercept.LINEAR.items() if f is not func}
+        watched = {f: None for f in _intercept.WATCHED if f is not func}
+        with mock.patch.multiple(_intercept, LINEAR=rest, WATCHED=watched):
+            return run()
+
+    def unfolded() -> Tensor:
+        with mock.patch.object(_linear_calls._Convolved, "of", lambda *_: None):
+            return run()
+
+    runs = {
+        "ours": run,
+        "without folded norms": unfolded,
+        "without padding's site": lambda: without(F.pad),
+        "without convolutions' site": lambda: without(F.conv2d),
+    }
+    checked = check({label: run()[:CHECKED] for label, run in runs.items()}, expected, TOLERANCE)
+    record = _measured(runs, setting, number=1)
+    return record | {"network": name, "targets": len(targets), "batch": 1, "checked": checked}
+
+
+def cases() -> dict[str, Case]:
+    """By name."""
+    return {
+        "parts/layout": Case(layout),
+        "parts/first-layer": Case(first_layer),
+        "parts/efficientnet_lite0": Case(partial(sites, "efficientnet_lite0")),
+    }
