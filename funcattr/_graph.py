@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch._dynamo.variables.torch
 from torch import Tensor
-
-# The functions that the compiler hands to a mode. It leaves out some that act in place
-# (torch.relu_), which eager hands over.
-from torch._dynamo.variables.torch import get_overridable_functions
 
 # What torch.func.vjp's pullback is made of. The compiler traces it, but not torch.autograd.grad.
 from torch._functorch.eager_transforms import _autograd_grad
@@ -28,8 +25,11 @@ max_pool_in_graph = torch.compiler.allow_in_graph(_max_pool.max_pool)  # type: i
 count_levels = torch.compiler.assume_constant_result(_site.count_levels)  # type: ignore[no-untyped-call]
 mark_in_graph = torch.compiler.allow_in_graph(_mark.mark_now)  # type: ignore[no-untyped-call]
 
-get_overridable_functions().update(SPELLINGS)
-COMPLETE = get_overridable_functions() >= set(SPELLINGS)
+# The compiler hands to a mode what is in this set, which leaves out some functions that act in
+# place (torch.relu_), and that eager hands over.
+_handed = getattr(torch._dynamo.variables.torch, "get_overridable_functions", None)
+if _handed is not None:
+    _handed().update(SPELLINGS)
 
 
 def grad_in_graph(
