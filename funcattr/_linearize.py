@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import _mark
 from ._arguments import Chosen
+from ._backward import Backward, Pulled
 from ._contexts import graph_only_if, no_autocast, tracked
-from ._intercept import Plan
 from ._scope import Replay, Scope, Unfold, compiling, plainly, transforming, within_plain
 from ._site import levels
 from ._taps import Tapped, Taps
@@ -26,14 +26,6 @@ from .transforms import Ruled
 
 Tensors = Sequence[Tensor]
 _HOOKS = "funcattr: the model has hooks for what autograd saves"
-no_context: AbstractContextManager[None] = contextlib.nullcontext()
-
-
-class Pulled(NamedTuple):
-    """Cotangents of the inputs' tensors, and of each layer's."""
-
-    inputs: Tensors
-    layers: list[Tensors]
 
 
 @dataclass
@@ -179,7 +171,7 @@ class _Run:
             )
         return outs, tuple(t for t, yes in zip(tensors, is_float) if not yes)
 
-    def linearized(self) -> tuple[Tensors, Tensors, list[Tensors], _Backward]:
+    def linearized(self) -> tuple[Tensors, Tensors, list[Tensors], Backward]:
         """Output (float tensors and others), activations, and the derivative.
 
         What a layer gives is marked as differentiable at the moment that it is there.
@@ -215,7 +207,8 @@ class _Run:
             return outs, (others, [a[call] for a, call in zip(acts, calls)])
 
         outs, (others, acts) = self._levelled(forward, [torch.zeros(()), *self.primals])
-        return outs, others, acts, _Backward(self, *marked)
+        again = functools.partial(self.ruled.repeating, self.scope) if self.repeats else None
+        return outs, others, acts, Backward(self.scope, again, *marked)
 
     def _levelled(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
         """Runs ``forward`` at a level of differentiation of its own."""
@@ -257,7 +250,11 @@ class _Run:
         for _ in range(3):
             hooks = torch.autograd.graph.disable_saved_tensors_hooks(_HOOKS)
             try:
-                with torch.enable_grad(), plainly(), no_context if self.repeats else hooks:
+                with (
+                    torch.enable_grad(),
+                    plainly(),
+                    contextlib.nullcontext() if self.repeats else hooks,
+                ):
                     outs, (others, acts) = forward(*(p.requires_grad_() for p in own))
                 break
             except Unfold:
@@ -272,60 +269,6 @@ class _Run:
                 scope.record.clear()
         return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
 
-    def repeating(self) -> AbstractContextManager[Any]:
-        """For a backward pass that may repeat parts of the forward pass (checkpointing)."""
-        if not self.repeats or self.scope is None:
-            return no_context
-        return self.ruled.repeating(self.scope)
-
 
 def _all_tracked(tensors: Tensors) -> bool:
     return all(t.requires_grad for t in tensors)
-
-
-class _Backward:
-    """The derivative of a forward pass, from the tensors of its level."""
-
-    def __init__(self, run: _Run, outs: Tensors, inputs: Tensors, layers: list[Tensors]) -> None:
-        self.run = run
-        self.outs, self.inputs, self.layers = outs, inputs, layers
-
-    def __call__(
-        self, cots: Tensors, inputs: Sequence[int], layers: Sequence[int], plan: Plan | None
-    ) -> Pulled:
-        at_inputs = [self.inputs[i] for i in inputs]
-        at_layers = [self.layers[i] for i in layers]
-        points = [*at_inputs, *(t for ts in at_layers for t in ts)]
-        grads = iter(self._grads(cots, points, plan))
-        return Pulled(
-            [next(grads) for _ in inputs], [[next(grads) for _ in ts] for ts in at_layers]
-        )
-
-    def _grads(self, cots: Tensors, points: Tensors, plan: Plan | None) -> Tensors:
-        if compiling():
-            from ._graph import grad_in_graph
-
-            return grad_in_graph(self.outs, points, cots)  # type: ignore[no-any-return]
-        reached = [p for p in points if p.requires_grad]
-        pairs = [(out, c) for out, c in zip(self.outs, cots) if out.requires_grad]
-        if not (reached and pairs):
-            return [torch.zeros_like(p) for p in points]
-        outs, grads = [out for out, _ in pairs], [c for _, c in pairs]
-        assert self.run.scope is not None
-        # Without a graph of the maps, this level is the only one.
-        keeping = not torch.is_grad_enabled()
-        create = torch.is_grad_enabled()
-        with self.run.scope.using(plan, keeping), self.run.repeating():
-            # What torch.autograd.grad calls; itself it would keep the mode from what is repeated.
-            engine: Any = torch.autograd.Variable._execution_engine
-            found = engine.run_backward(
-                tuple(outs),
-                tuple(grads),
-                True,  # the graph is for further targets, too
-                create,
-                tuple(reached),
-                True,  # not every input need be used
-                accumulate_grad=False,
-            )
-        by_id = {id(p): g for p, g in zip(reached, found) if g is not None}
-        return [by_id[id(p)] if id(p) in by_id else torch.zeros_like(p) for p in points]

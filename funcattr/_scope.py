@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -39,14 +39,22 @@ def transforming() -> bool:
 _local = threading.local()
 
 
-class plainly:
-    """Inside of this context a forward pass runs at the level of plain autograd, on its own."""
+class _Counted:
+    """A context that a thread can be inside of, several times over."""
+
+    name: ClassVar[str]
 
     def __enter__(self) -> None:
-        _local.plain = getattr(_local, "plain", 0) + 1
+        setattr(_local, self.name, getattr(_local, self.name, 0) + 1)
 
     def __exit__(self, *exc: object) -> None:
-        _local.plain -= 1
+        setattr(_local, self.name, getattr(_local, self.name) - 1)
+
+
+class plainly(_Counted):
+    """Inside of this context a forward pass runs at the level of plain autograd, on its own."""
+
+    name = "plain"
 
 
 def within_plain() -> bool:
@@ -58,14 +66,10 @@ class Unfold(BaseException):
     """Raised through a model that asks for what folding leaves out; it then runs without."""
 
 
-class raw:
+class raw(_Counted):
     """Inside of this context activations are left alone by every `Intercept`."""
 
-    def __enter__(self) -> None:
-        _local.raw = getattr(_local, "raw", 0) + 1
-
-    def __exit__(self, *exc: object) -> None:
-        _local.raw -= 1
+    name = "raw"
 
 
 def is_raw() -> bool:

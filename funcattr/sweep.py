@@ -17,7 +17,7 @@ from ._scope import Replay, compiling, transforming
 from ._tree import stacked
 from .attribution import Attribution, Explain
 from .errors import ArgumentError, TargetError
-from .targets import Index, Target, as_tensor, check_range, encode
+from .targets import Index, Target, as_tensor, check_range, encode_all
 
 __all__ = ["stream", "sweep"]
 
@@ -137,7 +137,7 @@ class _Sweep:
         self.attr, self.args, self.kwargs = attr, args, kwargs
         self.reduce = reduce
         self.targets = as_tensor(targets) if isinstance(targets, np.ndarray) else targets
-        self.index = _encoded(self.targets)
+        self.index = encode_all(self.targets)
         self.compile = compile and not compiling()
         if self.compile and self.index is None:
             raise ArgumentError(
@@ -269,32 +269,6 @@ def _reduced(maps: Any, reduce: Reduce | None) -> Any:
             f"reduce returns a tensor, or a pytree of tensors; got {came}. Leave out .item()."
         )
     return reduced
-
-
-def _encoded(targets: Any) -> Tensor | None:
-    """All targets as one tensor, or None where they are callables or of several shapes."""
-    if not isinstance(targets, (Tensor, Sequence)) or isinstance(targets, str):
-        raise TargetError(
-            f"targets is a sequence, a range or an integer tensor; got {type(targets).__name__}. "
-            "For a single target call the attribution itself."
-        )
-    if isinstance(targets, Tensor) and targets.dim() not in (1, 2):
-        raise TargetError(
-            f"targets is a tensor [T] or [T, B]; got shape {tuple(targets.shape)}. "
-            "For indices of several dims pass a list of tuples."
-        )
-    if not len(targets):
-        raise TargetError("targets is empty; expected at least one target.")
-    if isinstance(targets, (range, Tensor)):
-        tensor = torch.as_tensor(targets)
-        encode(tensor[0])  # its dtype
-        rows = tensor.long().reshape(len(tensor), -1)
-        # A row is one int for all examples, or one per example.
-        return rows if rows.shape[1] == 1 else rows.unsqueeze(-1)
-    encoded = [encode(target) for target in targets]
-    if any(e is None or e.shape != encoded[0].shape for e in encoded):  # type: ignore[union-attr]
-        return None
-    return torch.stack(encoded)  # type: ignore[arg-type]
 
 
 def _checked_chunk_size(size: ChunkSize) -> ChunkSize:

@@ -80,6 +80,32 @@ def encode(target: Target, device: torch.device | None = None) -> Tensor | None:
     return _stack([_integer(target, target)], device, target)
 
 
+def encode_all(targets: Any) -> Tensor | None:
+    """All targets as one tensor, or None where they are callables or of several shapes."""
+    if not isinstance(targets, (Tensor, Sequence)) or isinstance(targets, str):
+        raise TargetError(
+            f"targets is a sequence, a range or an integer tensor; got {type(targets).__name__}. "
+            "For a single target call the attribution itself."
+        )
+    if isinstance(targets, Tensor) and targets.dim() not in (1, 2):
+        raise TargetError(
+            f"targets is a tensor [T] or [T, B]; got shape {tuple(targets.shape)}. "
+            "For indices of several dims pass a list of tuples."
+        )
+    if not len(targets):
+        raise TargetError("targets is empty; expected at least one target.")
+    if isinstance(targets, (range, Tensor)):
+        tensor = torch.as_tensor(targets)
+        encode(tensor[0])  # its dtype
+        rows = tensor.long().reshape(len(tensor), -1)
+        # A row is one int for all examples, or one per example.
+        return rows if rows.shape[1] == 1 else rows.unsqueeze(-1)
+    encoded = [encode(target) for target in targets]
+    if any(e is None or e.shape != encoded[0].shape for e in encoded):  # type: ignore[union-attr]
+        return None
+    return torch.stack(encoded)  # type: ignore[arg-type]
+
+
 def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     """An array of integers as a tensor."""
     if array.dtype.kind not in "iu":

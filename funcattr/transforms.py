@@ -83,7 +83,7 @@ class Ruled:
             replay.check()
         return out
 
-    def repeating(self, scope: Scope) -> Intercept:
+    def repeating(self, scope: Scope | None) -> Intercept:
         """For a backward pass that may repeat parts of the forward pass."""
         plan = replace(self.plan, where=None, require_match=False)
         return Intercept(plan, levels(), scope=scope)
