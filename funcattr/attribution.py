@@ -15,6 +15,7 @@ from ._intercept import Plan
 from ._linearize import Forward, forward_pass
 from ._scope import Replay
 from ._taps import Layer, tapped
+from .errors import ArgumentError
 from .targets import Target
 from .transforms import Ruled, SiteChoice, check_func, relu_rule
 
@@ -101,8 +102,21 @@ class Attribution:
         return cls(method.linearize, method)
 
     def __call__(self, *args: Any, target: Target = None, **kwargs: Any) -> Any:
-        """The maps for ``target``: ``self.linearize(*args, **kwargs)[1](target)``."""
-        return self.linearize(*args, **kwargs)[1](target)
+        """The maps for ``target``: ``self.linearize(*args, **kwargs)[1](target)``.
+
+        Raises:
+            ArgumentError: the target is among the positional arguments.
+        """
+        try:
+            explain = self.linearize(*args, **kwargs)[1]
+        except TypeError as error:
+            if target is None and args and isinstance(args[-1], (int, list, tuple)):
+                raise ArgumentError(
+                    f"a target goes by its keyword, attr(x, target={args[-1]!r}), and several go "
+                    f"in funcattr.sweep; what is positional is the function's own. {error}"
+                ) from error
+            raise
+        return explain(target)
 
 
 def gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:

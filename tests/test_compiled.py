@@ -1,5 +1,8 @@
 """torch.compile: no graph break, as few compilations as promised, code equal to eager."""
 
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -217,3 +220,22 @@ def test_batch_sizes_are_compiled_a_few_times_not_each(monkeypatch):
         assert_close(maps, fa.sweep(attr, x, targets=range(6)), 1e-5)
         counts.append(counter.frame_count)
     assert counts[-1] == counts[2] <= 3
+
+
+SECOND = """
+import torch, funcattr as fa
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+fa.sweep(fa.guided_backprop(model), torch.ones(2, 4), targets=range(3), compile=True)
+found = torch._dynamo.utils.counters["inductor"]
+print(found["fxgraph_cache_hit"], found["fxgraph_cache_miss"])
+"""
+
+
+def test_a_second_process_starts_from_the_cache(tmp_path):
+    where = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    run = lambda: subprocess.run(
+        [sys.executable, "-c", SECOND], env=where, capture_output=True, text=True, check=True
+    ).stdout.split()
+    (_, misses), (hits, none) = run(), run()
+    assert int(misses) > 0 and int(hits) == int(misses) and int(none) == 0

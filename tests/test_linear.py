@@ -1,5 +1,6 @@
 """Sites of linear operations: torch's own values bit for bit, its derivatives of every kind."""
 
+import copy
 import weakref
 
 import pytest
@@ -331,6 +332,15 @@ def test_sweeps_in_autocast_equal_the_loop(net):
     assert_close(swept, loop, 2e-2)
     assert_close(swept, exact, 1e-1)
     assert not torch.equal(swept, exact)
+
+
+def test_sweeps_of_bfloat16_weights_equal_the_loop(net):
+    attr = fa.guided_backprop(copy.deepcopy(net).bfloat16())
+    x = torch.randn(2, 3, 32, 32).bfloat16()
+    swept = fa.sweep(attr, x, targets=range(5))
+    assert swept.dtype == torch.bfloat16
+    loop = torch.stack([attr(x, target=t) for t in range(5)])
+    assert_close(swept.float(), loop.float(), 5e-2)
 
 
 def test_a_convolution_keeps_no_input_alive():

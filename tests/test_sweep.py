@@ -1,5 +1,7 @@
 """A sweep is the loop, for any targets and chunks; one forward pass; memory of a chunk."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from helpers import METHODS, assert_close, tiny, tiny_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 import funcattr as fa
 from funcattr._memory import Largest
@@ -178,3 +182,46 @@ def test_auto_sees_what_sites_return():
     with Largest() as largest:
         attr.linearize(x)
     assert largest.nbytes == 10 * 42 * 42 * 8
+
+
+class Alive(TorchDispatchMode):
+    """The most bytes that tensors made within it hold at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.refs, self.peak = [], 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.refs += [weakref.ref(t) for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor)]
+        self.refs = [ref for ref in self.refs if ref() is not None]
+        held = {t.untyped_storage().data_ptr(): t for t in (ref() for ref in self.refs)}
+        self.peak = max(self.peak, sum(t.untyped_storage().nbytes() for t in held.values()))
+        return out
+
+
+@pytest.mark.parametrize("how", ["reduced", "streamed"])
+def test_what_a_sweep_holds_does_not_grow_with_the_targets(how):
+    attr, peaks = ATTRS["guided_backprop"], []
+    for count in (8, 64):
+        targets = [0, 1, 2, 3] * (count // 4)
+        with Alive() as alive:
+            if how == "reduced":
+                fa.sweep(attr, X, targets=targets, chunk_size=4, reduce=torch.sum)
+            else:
+                for _ in fa.stream(attr, X, targets=targets, chunk_size=4):
+                    pass
+        peaks.append(alive.peak)
+    map_bytes = X.numel() * X.element_size()
+    assert peaks[1] - peaks[0] < 8 * map_bytes  # of the targets themselves; not of 56 more maps
+
+
+def test_auto_counts_what_is_differentiated_alone():
+    early, late = torch.nn.Conv2d(3, 50, 3, padding=1), torch.nn.Conv2d(50, 4, 8)
+    model = torch.nn.Sequential(early, torch.nn.ReLU(), late, torch.nn.ReLU(), torch.nn.Flatten())
+    sizes = []
+    for attr in (fa.guided_backprop(model), fa.grad_cam(model, "2")):
+        with Largest() as largest:
+            attr.linearize(torch.randn(1, 3, 8, 8))
+        sizes.append(largest.nbytes)
+    assert sizes[0] >= 50 * 64 * 4 > 100 * sizes[1] > 0

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import assert_close
+from helpers import assert_close, tiny, tiny_input
 from torch.func import vmap
 
 import funcattr as fa
@@ -167,3 +167,12 @@ def test_dataclasses_with_slots():
     f = lambda x: Out(flat(x), [deep(x)])
     come = fa.gradient(f)(X, target=lambda o: o.logits[:, 1] + o.more[0][:, 0, 0, 0])
     assert_close(come, by_hand(f, lambda o: o.logits[:, 1] + o.more[0][:, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("target", [1, [0, 1], (0,)], ids=str)
+def test_a_target_without_its_keyword(target):
+    attr = fa.guided_backprop(tiny())
+    with pytest.raises(fa.ArgumentError, match=r"attr\(x, target="):
+        attr(tiny_input(), target)
+    with pytest.raises(TypeError, match="positional"):  # the model's own, where it is no target
+        attr(tiny_input(), tiny_input())
