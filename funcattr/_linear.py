@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _layout
-from ._layout import channels_last
 from ._scope import Token, forward_mode, raw
 
 Shape = tuple[int, ...]
@@ -227,7 +226,7 @@ class LinearSite(torch.autograd.Function):
             g_x = _layout.Merged.apply(pull, g.shape[0], g).to(ctx.dtype)  # type: ignore[no-untyped-call]
         elif needs_x:
             last = token.many(g)
-            g = channels_last(g) if last else g
+            g = _layout.innermost(g) if last else g
             if kept is None:
                 make = functools.partial(op.prepared, last, *tensors)
                 kept = token.keep("channels last" if last else "as it was", make)

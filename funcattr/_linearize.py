@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _mark
+from . import _mark, _own
 from ._arguments import Chosen
 from ._backward import Backward, Pulled
 from ._contexts import graph_only_if, no_autocast, tracked
@@ -237,6 +237,7 @@ class _Run:
     def _be_plain(self) -> None:
         # Where a rule must match, a function that takes gradients of its own is refused.
         strict = any(p.require_match for p in (self.ruled.plan, *self.ruled.also))
+        _own.learn()
         self.plain, self.scope = True, Scope(alone=True, folds=strict and not self.at_input)
 
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:

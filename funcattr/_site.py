@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _layout, rules
-from ._scope import Token, _transforms_active, compiling, raw
+from . import _layout, _own, rules
+from ._scope import Token, _transforms_active, compiling, forward_mode, raw
 from .errors import ArgumentError, FuncattrError
 
 
@@ -48,6 +48,26 @@ class Activation:
         if self.ceiling == float("inf"):
             return rules.standard(x, g)
         return torch.ops.aten.hardtanh_backward(g, x, 0.0, self.ceiling)  # type: ignore[no-any-return]
+
+    def overwrite(self, rule: rules.Rule, x: Tensor, memory: Tensor) -> bool:
+        """`apply`, in place of the cotangent; False for what has no such form."""
+        clipped = self.ceiling != float("inf")
+        known = rule is rules.standard or rule is rules.guided or rule is rules.deconvnet
+        if self.ceiling is None or not known or (clipped and rule is rules.deconvnet):
+            return False
+        if x.dtype != memory.dtype or torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return False  # in autocast, and where a checkpoint has repeated the forward pass
+        aten = torch.ops.aten
+        with raw():
+            if rule is not rules.deconvnet:
+                if clipped:
+                    pull = aten.hardtanh_backward.grad_input
+                    pull(memory, x, 0.0, self.ceiling, grad_input=memory)
+                else:
+                    aten.threshold_backward.grad_input(memory, x, 0, grad_input=memory)
+            if rule is not rules.standard:
+                memory.relu_()
+        return True
 
     def apply(
         self, rule: rules.Rule, x: Tensor, g: Tensor, *tensors: Tensor, alone: bool = False
@@ -140,10 +160,15 @@ class Site(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        memory = None
+        if ctx.token.alone and not (torch.is_grad_enabled() or forward_mode()):
+            memory = _own.memory(g)
         x, *tensors = ctx.saved_tensors
         activation: Activation = ctx.activation
         if ctx.token.many(g):
-            g, plain = _layout.innermost(g), x
+            if g.stride(1) != 1:
+                g, memory = _layout.channels_last(g), None
+            plain = x
             x = ctx.token.keep("x", lambda: _layout.channels_last(plain))
         if ctx.token.owned_by(ctx.level):
             rule = ctx.token.rule(ctx.rule, activation.ceiling)
@@ -154,6 +179,8 @@ class Site(torch.autograd.Function):
                     "second derivative needs. Take the map with funcattr.rule_backprop or "
                     "torch.func.grad, and differentiate that."
                 )
+            if memory is not None and activation.overwrite(rule, x, memory):
+                return (None, None, None, None, g, *[None] * len(tensors))
             if ctx.replayed and x.dim() == 4:
 
                 def apply(g: Tensor, x: Tensor) -> Tensor:
