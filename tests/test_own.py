@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import funcattr as fa
 from funcattr import _own
+from funcattr._site import Activation
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.Tensor, "_use_count"), reason="this torch does not tell the counts"
@@ -71,12 +74,38 @@ def test_what_is_ours(case, many):
     ours, f = CASES[case]
     x, seen = torch.randn(2, 4, requires_grad=True), []
     out = f(lambda x: Sees.apply(x, seen), x)
-    kept = torch.ones(3, *out.shape)
+    cotangents = torch.ones(3, *out.shape)
     if many:
         if case in ("the caller's", "a tensor that is held", "memory of an array"):
             pytest.skip("under vmap nobody else's tensor comes unwrapped")
-        torch.vmap(lambda c: torch.autograd.grad(out, x, c)[0])(kept)
+        torch.vmap(lambda c: torch.autograd.grad(out, x, c)[0])(cotangents)
     else:
-        torch.autograd.grad(out, x, kept[0])
+        torch.autograd.grad(out, x, cotangents[0])
     KEPT.clear()
     assert set(seen) == {ours}
+
+
+def test_what_is_asked_for_is_not_ours():
+    _own.learn()
+    x, seen = torch.randn(2, 4, requires_grad=True), []
+    middle = Sees.apply(x, seen)
+    out = middle * 2
+    pull = lambda c: torch.autograd.grad(out, (middle, x), c, retain_graph=True)
+    pull(torch.ones(2, 4))
+    torch.vmap(pull)(torch.ones(3, 2, 4))
+    assert seen == [False, False]
+
+
+@pytest.mark.parametrize("rule", ["standard", "guided", "deconvnet"])
+@pytest.mark.parametrize("ceiling", [float("inf"), 6.0])
+def test_overwriting_gives_what_applying_gives(rule, ceiling):
+    activation = Activation(torch.relu if ceiling > 6 else nn.functional.relu6, ceiling)
+    x, g = 4 * torch.randn(2, 50), torch.randn(3, 2, 50)
+    rule = getattr(fa.rules, rule)
+    expected = torch.stack([activation.apply(rule, x, one) for one in g])
+    before = g.clone()
+    if activation.overwrite(rule, x, g):
+        assert torch.equal(g, expected)
+    else:
+        assert torch.equal(g, before)
+        assert rule is fa.rules.deconvnet and ceiling == 6
