@@ -1,4 +1,4 @@
-"""What single parts of a sweep bring: layout, the first layer, folded norms, padding."""
+"""What single parts of a sweep bring: layout, forms of convolutions, folded norms, padding."""
 
 from __future__ import annotations
 
@@ -47,21 +47,29 @@ def layout(setting: Setting) -> Record:
     return _measured(runs, setting, number=5)
 
 
-def first_layer(setting: Setting) -> Record:
-    """The input gradient of ResNet's first convolution, for 8 images: ours, and torch's forms."""
-    op = Convolution((2, 2), (3, 3), (1, 1), 1)
-    last = {"memory_format": torch.channels_last}
-    w = torch.randn(64, 3, 7, 7, device=setting.device)
-    g = torch.randn(8, 64, 112, 112, device=setting.device).contiguous(**last)
-    x = torch.randn(8, 3, 224, 224, device=setting.device).contiguous(**last)
-    phases, w_last, options = op.prepared(True, w), w.contiguous(**last), ((2, 2), (3, 3), (1, 1))
-    wanted = (False, (0, 0), 1, (True, False, False))
+def convolution(
+    channels: tuple[int, int],
+    sizes: tuple[int, int],
+    kernel: int,
+    stride: int,
+    groups: int,
+    setting: Setting,
+) -> Record:
+    """The input gradient of a convolution of pictures, for 8 of them: ours, and torch's forms."""
+    (ins, outs), padding, last = channels, kernel // 2, {"memory_format": torch.channels_last}
+    op = Convolution((stride,) * 2, (padding,) * 2, (1, 1), groups)
+    w = torch.randn(outs, ins // groups, kernel, kernel, device=setting.device)
+    shapes = [(8, many, size, size) for many, size in zip(channels, sizes)]
+    x, g = (torch.randn(s, device=setting.device).contiguous(**last) for s in shapes)
+    prepared, w_last = op.prepared(True, w), w.contiguous(**last)
+    rest = sizes[0] - (sizes[1] - 1) * stride + 2 * padding - kernel
+    options = (op.stride, op.padding, op.dilation, False, (0, 0), groups, (True, False, False))
     runs = {
-        "ours": lambda: op.pull((8, 3, 224, 224), g, phases, w),
-        "transposed convolution": lambda: F.conv_transpose2d(g, w_last, None, 2, 3, 1),
-        "convolution_backward": lambda: aten.convolution_backward(
-            g, x, w_last, None, *options, *wanted
-        )[0],
+        "ours": lambda: op.pull(shapes[0], g, prepared, w),
+        "transposed convolution": lambda: F.conv_transpose2d(
+            g, w_last, None, stride, padding, rest, groups
+        ),
+        "convolution_backward": lambda: aten.convolution_backward(g, x, w_last, None, *options)[0],
     }
     return _measured(runs, setting, number=2)
 
@@ -100,6 +108,7 @@ def cases() -> dict[str, Case]:
     """By name."""
     return {
         "parts/layout": Case(layout),
-        "parts/first-layer": Case(first_layer),
+        "parts/first-layer": Case(partial(convolution, (3, 64), (224, 112), 7, 2, 1)),
+        "parts/depthwise": Case(partial(convolution, (672, 672), (14, 14), 5, 1, 672)),
         "parts/efficientnet_lite0": Case(partial(sites, "efficientnet_lite0")),
     }
