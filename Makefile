@@ -18,10 +18,11 @@ demo: $(VENV)/ready  ## The main job: real networks, real photographs, one pictu
 test: $(VENV)/ready  ## Tests, docstring examples and the examples of README and docs.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
-lint: $(VENV)/ready  ## Lint, format and strict types.
+lint: $(VENV)/ready  ## Lint, format, strict types, and which way imports run.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

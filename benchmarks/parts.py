@@ -1,4 +1,4 @@
-"""What single parts of a sweep bring: layout, forms of convolutions, folded norms, padding."""
+"""What single parts of a sweep bring: layout, forms of convolutions, sites, folded norms."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import funcattr as fa
-from funcattr import _intercept, _linear_calls
-from funcattr._convolution import Convolution
+from funcattr.operations import fold, intercept
+from funcattr.operations.kinds.convolution import Convolution
 
 from . import rivals
 from .harness import Case, Record, Setting, check, interleaved, ratios, seconds, statistics
@@ -57,19 +57,22 @@ def convolution(
 ) -> Record:
     """The input gradient of a convolution of pictures, for 8 of them: ours, and torch's forms."""
     (ins, outs), padding, last = channels, kernel // 2, {"memory_format": torch.channels_last}
-    op = Convolution((stride,) * 2, (padding,) * 2, (1, 1), groups)
+    kind = Convolution((stride,) * 2, (padding,) * 2, (1, 1), groups)
     w = torch.randn(outs, ins // groups, kernel, kernel, device=setting.device)
     shapes = [(8, many, size, size) for many, size in zip(channels, sizes)]
     x, g = (torch.randn(s, device=setting.device).contiguous(**last) for s in shapes)
-    prepared, w_last = op.prepared(True, w), w.contiguous(**last)
+    prepared, w_last = kind.prepared(True, w), w.contiguous(**last)
     rest = sizes[0] - (sizes[1] - 1) * stride + 2 * padding - kernel
-    options = (op.stride, op.padding, op.dilation, False, (0, 0), groups, (True, False, False))
+    options = (kind.stride, kind.padding, kind.dilation, False, (0, 0), groups)
+    needed = (True, False, False)
     runs = {
-        "ours": lambda: op.pull(shapes[0], g, prepared, w),
+        "ours": lambda: kind.transpose(g, shapes[0], prepared, w),
         "transposed convolution": lambda: F.conv_transpose2d(
             g, w_last, None, stride, padding, rest, groups
         ),
-        "convolution_backward": lambda: aten.convolution_backward(g, x, w_last, None, *options)[0],
+        "convolution_backward": lambda: aten.convolution_backward(
+            g, x, w_last, None, *options, needed
+        )[0],
     }
     return _measured(runs, setting, number=2)
 
@@ -83,21 +86,18 @@ def sites(name: str, setting: Setting) -> Record:
     def run() -> Tensor:
         return fa.sweep(attr, x, targets=targets, chunk_size="auto")
 
-    def without(func: Callable[..., object]) -> Tensor:
-        rest = {f: site for f, site in _intercept.LINEAR.items() if f is not func}
-        watched = {f: None for f in _intercept.WATCHED if f is not func}
-        with mock.patch.multiple(_intercept, LINEAR=rest, WATCHED=watched):
+    def without(group: str) -> Tensor:
+        with mock.patch.object(intercept, "QUICK", intercept.QUICK - {group}):
             return run()
 
     def unfolded() -> Tensor:
-        with mock.patch.object(_linear_calls._Convolved, "of", lambda *_: None):
+        with mock.patch.object(fold.Convolved, "of", lambda *_: None):
             return run()
 
     runs = {
         "ours": run,
         "without folded norms": unfolded,
-        "without padding's site": lambda: without(F.pad),
-        "without convolutions' site": lambda: without(F.conv2d),
+        "without convolutions' site": lambda: without("convolution"),
     }
     checked = check({label: run()[:CHECKED] for label, run in runs.items()}, expected, TOLERANCE)
     record = _measured(runs, setting, number=1)

@@ -6,9 +6,13 @@ No hooks, no surgery on the model, no state left behind: each method is a transf
 """
 
 from . import rules
-from ._bundle import bundle
-from .attribution import (
-    Attribution,
+from .engine.layer_output import layer_output
+from .engine.ruled import relu_rule, with_rules
+from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
+from .methods.attribution import Attribution
+from .methods.bundle import bundle
+from .methods.compose import integrated_gradients, smooth_grad
+from .methods.gradients import (
     deconvnet,
     gradient,
     guided_backprop,
@@ -16,19 +20,18 @@ from .attribution import (
     rule_backprop,
     saliency,
 )
-from .compose import integrated_gradients, smooth_grad
-from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
-from .functional import make_functional
-from .layers import grad_cam, guided_grad_cam, layer_gradient_x_activation
+from .methods.layers import grad_cam, guided_grad_cam, layer_gradient_x_activation
+from .methods.report import sites
+from .methods.sweep import stream, sweep
+from .models.functional import make_functional
+from .operations.composite import Composite
 from .postprocess import channel_max_abs, gaussian_smooth, interpolate
-from .report import sites
-from .sweep import stream, sweep
-from .transforms import layer_output, relu_rule
 
 __version__ = "0.1.0"
 __all__ = [
     "ArgumentError",
     "Attribution",
+    "Composite",
     "FuncattrError",
     "LayerError",
     "NoSiteError",
@@ -55,4 +58,5 @@ __all__ = [
     "smooth_grad",
     "stream",
     "sweep",
+    "with_rules",
 ]

@@ -15,7 +15,20 @@ class ArgumentError(FuncattrError, ValueError, TypeError):
 
 
 class NoSiteError(FuncattrError, ValueError):
-    """A rule found no activation to act on, or one that it cannot reach."""
+    """A rule does not act where it should: `NoMatchError` or `HiddenSiteError`."""
+
+
+class NoMatchError(NoSiteError):
+    """A forward pass met no operation that a rule is for, or none that a gradient reaches.
+
+    ``met`` says whether it is the latter.
+    """
+
+    met = False
+
+
+class HiddenSiteError(NoSiteError):
+    """A forward pass ran an operation that a rule is for where no rule can reach it."""
 
 
 class TargetError(FuncattrError, ValueError, IndexError):

@@ -1,22 +1,70 @@
-"""Backward rules: pure functions ``(x, g) -> g_in``.
+"""Backward rules: what an operation does with a cotangent on its way back.
 
-A rule is told the input ``x`` of a ReLU and the cotangent ``g`` of its output, both of one shape,
-and returns the cotangent of the input, of that shape again. Any function of this form is a rule.
+An *elementwise* rule is a pure function ``(x, g) -> g_in``: it is told the input ``x`` of an
+activation and the cotangent ``g`` of its output, both of one shape, and returns the cotangent of
+the input, of that shape again. Any function of this form is a rule. `standard`, `guided`,
+`deconvnet` and `guided_inclusive` also know what they mean at activations that are no ReLU (`at`).
 
-The rules below also know what they mean at other activations (`at`), when such activations are
-named in ``sites=`` of `funcattr.relu_rule`.
+A rule of a linear operation is a *pair* of pure functions, ``prepare`` and ``pull`` (see `Pair`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Rule", "deconvnet", "guided", "guided_inclusive", "standard"]
+from .errors import ArgumentError
 
-Rule = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+__all__ = [
+    "Elementwise",
+    "Pair",
+    "Plain",
+    "Rule",
+    "deconvnet",
+    "epsilon",
+    "guided",
+    "guided_inclusive",
+    "standard",
+]
+
+Elementwise = Callable[[Tensor, Tensor], Tensor]
+
+
+class Pair(Protocol):
+    """A rule of two pure functions, for operations whose outputs mix their inputs.
+
+    Both are told the operation (`funcattr.operations.operation.Operation`), with its input ``x``,
+    its value and its true derivative. ``prepare`` makes, in the forward pass and once for all
+    targets, the tensors that do not depend on the target; they are constants of the rule at its
+    level of differentiation, and levels further out see how they are made. ``pull`` maps the
+    cotangent of the output to that of ``x``. A rule whose ``pull`` does not use ``operation.x``
+    has an attribute ``reads_x = False``, so that ``x`` need not be kept.
+    """
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        """The tensors that do not depend on the target."""
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        """The cotangent of ``x``."""
+
+
+Rule = Elementwise | Pair
+
+
+class Plain:
+    """A rule that is a frozen dataclass of plain values, which compiled code holds as it is."""
+
+
+def is_pair(rule: Any) -> TypeIs[Pair]:
+    """Whether a rule is a pair of functions rather than one."""
+    return hasattr(rule, "prepare") and hasattr(rule, "pull")
 
 
 def standard(x: Tensor, g: Tensor) -> Tensor:
@@ -33,7 +81,8 @@ def standard(x: Tensor, g: Tensor) -> Tensor:
     tensor([ 0.,  0., -3.])
     """
     # One pass, and a NaN in x lets g pass: both as autograd does it.
-    return torch.ops.aten.threshold_backward(g, x, 0)  # type: ignore[no-any-return]
+    g_in: Tensor = torch.ops.aten.threshold_backward(g, x, 0)
+    return g_in
 
 
 def guided(x: Tensor, g: Tensor) -> Tensor:
@@ -88,7 +137,7 @@ def guided_inclusive(x: Tensor, g: Tensor) -> Tensor:
     return torch.relu(g.masked_fill(x < 0, 0))
 
 
-def at(rule: Rule, x: Tensor, g: Tensor, true: Callable[[Tensor], Tensor]) -> Tensor:
+def at(rule: Elementwise, x: Tensor, g: Tensor, true: Callable[[Tensor], Tensor]) -> Tensor:
     """``rule`` at an activation that is no ReLU, whose true derivative maps ``g`` to ``true(g)``.
 
     ReLU is the case ``true(g) = standard(x, g)``. A rule that is not of this module says itself
@@ -99,3 +148,53 @@ def at(rule: Rule, x: Tensor, g: Tensor, true: Callable[[Tensor], Tensor]) -> Te
     if rule is guided or rule is guided_inclusive:
         return torch.relu(true(g))
     return rule(x, g)
+
+
+@dataclass(frozen=True)
+class _Epsilon(Plain):
+    eps: float
+    reads_x = False
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        z = operation.value()
+        return (z / stabilized(z, self.eps),)
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        (factor,) = prepared
+        result: Tensor = operation.pull(factor * g)
+        return result
+
+
+#: Elementwise rules of this module, which treat each example of a batch by itself.
+BY_EXAMPLE = (standard, guided, deconvnet, guided_inclusive)
+
+
+def stabilized(z: Tensor, eps: float) -> Tensor:
+    """``z + eps * sign(z)``, where the sign of 0 is 1, so that one can divide by it."""
+    return torch.where(z < 0, z - eps, z + eps)
+
+
+def epsilon(eps: float = 1e-6) -> Pair:
+    """LRP-epsilon of a linear operation, for cotangents that carry relevance over activation.
+
+    Args:
+        eps: what stabilises the division, in the units of the operation's output.
+
+    Returns:
+        A rule for convolutions and linear layers.
+
+    Raises:
+        ArgumentError: ``eps`` is no number, or negative.
+
+    Bach et al., "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
+    Relevance Propagation" (2015), equation 58.
+
+    >>> import funcattr as fa
+    >>> layer = torch.nn.Linear(2, 1)
+    >>> ruled = fa.with_rules(layer, fa.Composite([("linear", epsilon(0.25))]))
+    >>> fa.input_x_gradient(ruled)(torch.ones(1, 2), target=0).shape
+    torch.Size([1, 2])
+    """
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not eps >= 0:
+        raise ArgumentError(f"eps is a number, zero or more; got {eps!r}.")
+    return _Epsilon(float(eps))

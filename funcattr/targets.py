@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._scope import compiling
+from .core.levels import compiling
 from .errors import TargetError
 
 __all__ = ["Index", "Target", "cotangents", "encode", "one_hot"]
@@ -101,9 +101,9 @@ def encode_all(targets: Any) -> Tensor | None:
         # A row is one int for all examples, or one per example.
         return rows if rows.shape[1] == 1 else rows.unsqueeze(-1)
     encoded = [encode(target) for target in targets]
-    if any(e is None or e.shape != encoded[0].shape for e in encoded):  # type: ignore[union-attr]
-        return None
-    return torch.stack(encoded)  # type: ignore[arg-type]
+    there = [e for e in encoded if e is not None]
+    alike = len({e.shape for e in there}) == 1 and len(there) == len(encoded)
+    return torch.stack(there) if alike else None
 
 
 def as_tensor(array: np.ndarray[Any, Any]) -> Tensor:
@@ -153,7 +153,10 @@ def cotangents(
         TargetError: the target does not fit the output.
     """
     if callable(target) and not isinstance(target, Tensor):
-        return torch.func.grad(lambda outs: _explained(target(unpack(outs))))(tuple(outs))  # type: ignore[no-any-return]
+        cots: tuple[Tensor, ...] = torch.func.grad(lambda outs: _explained(target(unpack(outs))))(
+            tuple(outs)
+        )
+        return cots
     out = unpack(outs)
     if not isinstance(out, Tensor):
         raise TargetError(

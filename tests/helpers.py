@@ -59,6 +59,8 @@ def joined(attr):
     return fa.Attribution(linearize)
 
 
+EPSILON = fa.Composite([("convolution", fa.rules.epsilon(0.3)), ("linear", fa.rules.epsilon(0.2))])
+
 # name -> (func, argnums) -> Attribution
 METHODS = {
     "gradient": fa.gradient,
@@ -87,12 +89,17 @@ METHODS = {
             fa.grad_cam(f, "same:0", relu=False),
         )
     ),
+    "epsilon": lambda f, argnums=0: fa.input_x_gradient(fa.with_rules(f, EPSILON), argnums),
+    "epsilon_at_a_layer": lambda f, argnums=0: fa.layer_gradient_x_activation(
+        fa.with_rules(f, EPSILON), "relu:0"
+    ),
     "guided_tanh": lambda f, argnums=0: fa.guided_backprop(f, argnums, sites=("relu", "tanh")),
 }
 
 MEANS = {"smooth_grad", "integrated_gradients"}  # take several forward passes
 AT_A_LAYER = {
-    "bundle", "layer_gradient_x_activation", "layer_input", "grad_cam", "guided_grad_cam", "neuron",
+    "bundle", "epsilon_at_a_layer", "layer_gradient_x_activation", "layer_input", "grad_cam",
+    "guided_grad_cam", "neuron",
 }  # fmt: skip
 
 

@@ -151,10 +151,10 @@ def test_batches_equal_the_loop(method, name):
 
 def test_an_ensemble_of_stacked_parameters_equals_the_loop(method):
     models = [tiny(seed) for seed in range(3)]
-    f, _ = fa.make_functional(models[0])
+    f, _ = fa.make_functional(models[0], buffers=True)
     stacked = {
-        name: torch.stack([fa.make_functional(m)[1][name] for m in models])
-        for name in fa.make_functional(models[0])[1]
+        name: torch.stack([fa.make_functional(m, buffers=True)[1][name] for m in models])
+        for name in fa.make_functional(models[0], buffers=True)[1]
     }
     attr = method(f, argnums=1)
     maps = vmap(lambda params: attr(params, X, target=1))(stacked)

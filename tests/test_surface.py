@@ -9,12 +9,13 @@ import pytest
 import funcattr as fa
 
 NAMES = {
-    "ArgumentError", "Attribution", "FuncattrError", "LayerError", "NoSiteError", "TargetError",
+    "ArgumentError", "Attribution", "Composite", "FuncattrError", "LayerError", "NoSiteError",
+    "TargetError",
     "bundle", "channel_max_abs", "deconvnet", "gaussian_smooth", "grad_cam", "gradient",
     "guided_backprop", "guided_grad_cam", "input_x_gradient",
     "integrated_gradients", "interpolate", "layer_gradient_x_activation", "layer_output",
     "make_functional", "relu_rule", "rule_backprop", "rules", "saliency", "sites",
-    "smooth_grad", "stream", "sweep",
+    "smooth_grad", "stream", "sweep", "with_rules",
 }  # fmt: skip
 FUNCTIONS = sorted(n for n in NAMES if inspect.isfunction(getattr(fa, n)))
 PAPERS = {

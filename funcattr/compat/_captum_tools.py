@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..attribution import Attribution
-from ..errors import LayerError, NoSiteError
+from ..errors import LayerError, NoMatchError
+from ..methods.attribution import Attribution
+from ..methods.attribution import Method as Maker
 
 GradientBase: Any
 LayerBase: Any
@@ -213,86 +214,31 @@ class Internal(Method):
         self.device_ids = device_ids
 
 
-def or_plain(method: Callable[..., Attribution]) -> Callable[..., Attribution]:
-    """``method``, but the plain gradient of a model without any ReLU, and a warning."""
+@dataclass(frozen=True)
+class _OrPlain(Maker):
+    """A method, but the plain gradient of a model without any ReLU, and a warning."""
 
-    def attribution(func: Callable[..., Any], argnums: tuple[int, ...]) -> Attribution:
-        strict = method(func, argnums)
+    method: Callable[..., Attribution]
+    func: Callable[..., Any]
+    argnums: tuple[int, ...]
 
-        def linearize(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            try:
-                return strict.linearize(*args, **kwargs)
-            except NoSiteError as error:
-                if "met none of" not in str(error):  # there is one, out of reach
-                    raise
+    def linearize(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], once: bool = False
+    ) -> tuple[Any, Any]:
+        strict = self.method(self.func, self.argnums).method
+        plain = self.method(self.func, self.argnums, require_match=False).method
+        assert strict is not None and plain is not None
+        try:
+            return strict.linearize(args, kwargs, once)
+        except NoMatchError as error:
+            if not error.met:  # else what is explained comes before all ReLUs
                 warnings.warn(
                     f"There is no ReLU here to modify, so this is the plain gradient: {error}",
-                    stacklevel=6,
+                    stacklevel=7,
                 )
-            return method(func, argnums, require_match=False).linearize(*args, **kwargs)
-
-        return Attribution(linearize)
-
-    return attribution
+        return plain.linearize(args, kwargs, once)
 
 
-def one_device(func: Callable[..., Any]) -> Callable[..., Any]:
-    """A model that would run in threads, which no rule would reach, without its DataParallel."""
-    several = isinstance(func, nn.DataParallel) and len(func.device_ids) > 1
-    return func.module if several else func  # type: ignore[attr-defined]
-
-
-def as_module(func: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that calls modules, as a module that has them as its parts."""
-    if isinstance(func, nn.Module):
-        return func
-    held = [v for v in _reached(func) if isinstance(v, nn.Module)]
-    names = _global_modules(func)
-    return _Calling(func, held, names) if held or names else func
-
-
-class _Calling(nn.Module):
-    """Calls a function. In a copy of it the function calls the copies (see `Clone`)."""
-
-    def __init__(
-        self, func: Callable[..., Any], held: list[nn.Module], names: dict[str, nn.Module]
-    ) -> None:
-        super().__init__()
-        self.held = nn.ModuleList(held)
-        self.globals = nn.ModuleList(names.values())
-        self.names = list(names)
-        self.func = func
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        func = self.func
-        if self.names:  # of a function that finds its model among the globals
-            assert isinstance(func, types.FunctionType)
-            scope = {**func.__globals__, **dict(zip(self.names, self.globals))}
-            own = func.__kwdefaults__
-            func = types.FunctionType(
-                func.__code__, scope, func.__name__, func.__defaults__, func.__closure__
-            )
-            func.__kwdefaults__ = own
-        return func(*args, **kwargs)
-
-
-def _reached(func: Any) -> Iterator[Any]:
-    """What a function holds on to: its self, its closure, the arguments bound to it."""
-    if isinstance(func, functools.partial):
-        yield from (func.func, *func.args, *func.keywords.values())
-        yield from _reached(func.func)
-    elif isinstance(func, types.MethodType):
-        yield func.__self__
-    elif isinstance(func, types.FunctionType):
-        for cell in func.__closure__ or ():
-            with contextlib.suppress(ValueError):  # not assigned yet
-                yield cell.cell_contents
-    else:
-        yield from getattr(func, "__dict__", {}).values()
-
-
-def _global_modules(func: Any) -> dict[str, nn.Module]:
-    if not isinstance(func, types.FunctionType):
-        return {}
-    found = {name: func.__globals__.get(name) for name in func.__code__.co_names}
-    return {name: value for name, value in found.items() if isinstance(value, nn.Module)}
+def or_plain(method: Callable[..., Attribution]) -> Callable[..., Attribution]:
+    """``method``, but the plain gradient of a model without any ReLU, and a warning."""
+    return lambda func, argnums: Attribution.by(_OrPlain(method, func, argnums))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import rules
-from .._intercept import RELU_ENTRIES, Intercept, Plan, entries
-from .._scope import raw
-from .._site import levels
-from .._tree import pack
+from ..core.contexts import raw
+from ..core.levels import apply, levels
+from ..core.trees import pack
+from ..operations.composite import Composite
+from ..operations.intercept import Intercept
+from ..operations.kinds.activation import CALLS
+from ..operations.operation import Args, Call, Kwargs
 
 __all__ = [
     "DeConvNetContext",
@@ -39,26 +42,24 @@ class NullContext:
 class _Mode(Intercept):
     """Sees ReLUs and nothing else; a rule belongs to the level that is innermost at the ReLU."""
 
-    def __init__(self, plan: Plan, function: Any) -> None:
-        super().__init__(plan, depth=0)
+    def __init__(self, composite: Composite, function: Any) -> None:
+        super().__init__([composite], depth=0)
         self.function = function
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+        self, func: Callable[..., Any], types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
-        if func in self.entries:
+        if func in CALLS:
             return super().__torch_function__(func, types, args, kwargs)
         return func(*args, **(kwargs or {}))
 
-    def _site(self, call: Any, key: str, depth: int, *args: Any) -> Tensor:
+    def site(self, call: Call, own: Sequence[rules.Rule | None], x: Tensor) -> Tensor:
         if self.function is None:
-            return super()._site(call, key, levels(), *args)
+            self.depth = levels()
+            return super().site(call, own, x)
         with raw():  # an outer context leaves alone what the function calls
-            return self.function.apply(args[4])  # type: ignore[no-any-return]
-
-
-# Those that a Function of the user's replaces: ReLU itself, not its clipped forms.
-_RELU_ALONE = Plan(entries({"relu": rules.standard}, {}))
+            out: Tensor = apply(self.function, x)
+            return out
 
 
 class ReLUContext:
@@ -74,7 +75,8 @@ class ReLUContext:
     tensor([3., 3., 0.])
     """
 
-    _plan: Plan = _RELU_ALONE
+    # A Function of the user's replaces ReLU itself, not its clipped forms.
+    _composite = Composite([(torch.relu, rules.standard)])
 
     def __init__(self, relu_func: Any) -> None:
         assert isinstance(relu_func, type(torch.autograd.Function)), (
@@ -84,7 +86,7 @@ class ReLUContext:
         self._local = threading.local()
 
     def __enter__(self) -> ReLUContext:
-        mode = _Mode(self._plan, self.relu_func)
+        mode = _Mode(self._composite, self.relu_func)
         mode.__enter__()  # type: ignore[no-untyped-call]
         self._local.modes = [*getattr(self._local, "modes", ()), mode]
         return self
@@ -102,13 +104,13 @@ class _RuleContext(ReLUContext):
 class GuidedBackpropContext(_RuleContext):
     """Within, the ReLUs of this thread follow guided backpropagation, which lets pass at 0."""
 
-    _plan = Plan(RELU_ENTRIES[rules.guided_inclusive])
+    _composite = Composite([("relu", rules.guided_inclusive)])
 
 
 class DeConvNetContext(_RuleContext):
     """Within, the ReLUs of this thread follow DeconvNet."""
 
-    _plan = Plan(RELU_ENTRIES[rules.deconvnet])
+    _composite = Composite([("relu", rules.deconvnet)])
 
 
 DeconvNetContext = DeConvNetContext
@@ -192,7 +194,7 @@ class Probe:
         for x, contrast in zip(self.data, self.contrast):
             if contrast is not None:
                 hook = functools.partial(_contrasted, contrast, self.non_negative_contrast)
-                x.register_hook(hook)  # type: ignore[no-untyped-call]
+                x.register_hook(hook)
         # The model goes on with copies, for it may write to what it gets.
         return unpack([t.clone() for t in self.data])
 

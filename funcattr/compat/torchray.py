@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._clone import Clone
-from ..layers import _cam
+from ..methods.layers import cam
+from ..models.copies import Copy
+from ..models.substitutes import Substitutes
+from ..operations.intercept import Intercept
 from ..postprocess import channel_max_abs, convolved, gaussian_smooth, gaussian_taps, reach
 from ._torchray_tools import (
     DeConvNetContext,
@@ -118,7 +120,7 @@ def gradient_to_saliency(x: Tensor) -> Tensor:
 
 def gradient_to_grad_cam_saliency(x: Tensor) -> Tensor:
     """Grad-CAM of an activation with its gradient."""
-    return _cam(x.grad, x, relu=True, channel_sum=True)  # type: ignore[arg-type]
+    return cam(x.grad, x, relu=True, channel_sum=True)  # type: ignore[arg-type]
 
 
 def gradient_to_linear_approx_saliency(x: Tensor) -> Tensor:
@@ -206,26 +208,29 @@ def saliency(
     >>> saliency(model, torch.ones(5, 3, 4, 4), 1).shape
     torch.Size([5, 1, 4, 4])
     """
-    clone = _evaluating(model)
-    try:
-        inside, at = clone.root, "output"
-        layer: nn.Module | None = inside
-        if isinstance(saliency_layer, nn.Module):
-            # One that is no part of the model never runs, and stays as it is.
-            layer = clone.copies.get(id(saliency_layer)) or nn.Identity()
-        elif saliency_layer == "":
-            at = "input"
-        else:
-            layer = get_module(inside, saliency_layer)
-        assert layer is not None, f"We could not find the saliency layer {saliency_layer!r}."
-        probes = attach_debug_probes(inside, debug) or OrderedDict()
-        with Probe(layer, at) as probe, torch.enable_grad(), context_builder():
-            output = inside(input.detach().clone())
-            output.backward(get_backward_gradient(output, target))
-        for other in probes.values():
-            other.remove()
-    finally:
-        clone.release()
+    copied = _evaluating(model)
+    inside, at = copied.root, "output"
+    layer: nn.Module | None = inside
+    if isinstance(saliency_layer, nn.Module):
+        # One that is no part of the model never runs, and stays as it is.
+        layer = copied.of(saliency_layer) or nn.Identity()
+    elif saliency_layer == "":
+        at = "input"
+    else:
+        layer = get_module(inside, saliency_layer)
+    assert layer is not None, f"We could not find the saliency layer {saliency_layer!r}."
+    probes = attach_debug_probes(inside, debug) or OrderedDict()
+    substitute = Substitutes(copied.swap, set(), detach=True)
+    with (
+        Intercept((), 0, substitute=substitute),
+        Probe(layer, at) as probe,
+        torch.enable_grad(),
+        context_builder(),
+    ):
+        output = inside(input.detach().clone())
+        output.backward(get_backward_gradient(output, target))
+    for other in probes.values():
+        other.remove()
     if not probe.data:
         raise IndexError(f"list index out of range: layer {saliency_layer!r} never ran.")
     map = resize_saliency(input, gradient_to_saliency(probe.data[0]), resize, resize_mode)
@@ -235,19 +240,17 @@ def saliency(
     return (map, probes) if debug else map
 
 
-def _evaluating(model: nn.Module) -> Clone:
+def _evaluating(model: nn.Module) -> Copy:
     """A structural copy in eval mode, cut off from the model's parameters."""
     scripted = [m for m in model.modules() if isinstance(m, torch.jit.ScriptModule)]
-    whole = {id(p) for m in scripted for p in m.parameters()}
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    clone = Clone(model, {n: p.detach() for n, p in named if id(p) not in whole})
+    copied = Copy(model, {}, detach=True)
     if scripted:  # a structural copy shares them
-        clone.root = _own_script(clone.root)
-        for module in clone.names.values():
+        copied.root = _own_script(copied.root)
+        for module in copied.root.modules():
             for name, child in module._modules.items():
                 module._modules[name] = _own_script(child)
-    clone.root.eval()
-    return clone
+    copied.root.eval()
+    return copied
 
 
 def _own_script(module: Any) -> Any:

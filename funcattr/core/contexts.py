@@ -1,0 +1,124 @@
+"""Contexts that a thread can be inside of."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .levels import compiling, levels
+from .trees import leaves
+
+_local = threading.local()
+
+
+class _Counted:
+    """A context that a thread can be inside of, several times over."""
+
+    name: ClassVar[str]
+
+    def __enter__(self) -> None:
+        setattr(_local, self.name, getattr(_local, self.name, 0) + 1)
+
+    def __exit__(self, *exc: object) -> None:
+        setattr(_local, self.name, getattr(_local, self.name) - 1)
+
+
+class raw(_Counted):
+    """Inside of this context every interceptor leaves all calls alone: they are our own."""
+
+    name = "raw"
+
+
+def is_raw() -> bool:
+    """Whether this thread is inside of `raw`."""
+    return getattr(_local, "raw", 0) > 0
+
+
+class plain_pass(_Counted):
+    """Inside of this context a forward pass of ours runs in plain autograd."""
+
+    name = "plain"
+
+
+def within_plain_pass() -> bool:
+    """Whether this thread is inside of `plain_pass`: somebody outside will differentiate."""
+    return not compiling() and getattr(_local, "plain", 0) > 0
+
+
+class ruled_call(_Counted):
+    """Inside of this context a ruled function runs whose derivative somebody else takes.
+
+    Its rules belong to a level, so that a pass of ours inside of it needs a level of its own.
+    """
+
+    name = "ruled"
+
+
+def within_ruled_call() -> bool:
+    """Whether this thread is inside of `ruled_call`."""
+    return getattr(_local, "ruled", 0) > 0
+
+
+class watching:
+    """Inside of this context ``see`` is called with what a site returns, which no mode sees."""
+
+    def __init__(self, see: Callable[[Any], None]) -> None:
+        self.see = see
+
+    def __enter__(self) -> None:
+        self.before = getattr(_local, "see", None)
+        _local.see = self.see
+
+    def __exit__(self, *exc: object) -> None:
+        _local.see = self.before
+
+
+def seen(out: Any) -> None:
+    """Shows what a site returns to whoever is `watching`."""
+    see = getattr(_local, "see", None)
+    if see is not None:
+        see(out)
+
+
+def tracked(values: Any) -> bool:
+    """Whether somebody outside may differentiate what is computed from ``values``."""
+    if levels() > 1 or within_plain_pass():
+        return True
+    return any(isinstance(v, Tensor) and v.requires_grad for v in leaves(values))
+
+
+def graph_only_if(tracked: bool) -> AbstractContextManager[Any]:
+    """No graph, unless somebody outside may differentiate.
+
+    Without this a map would carry the graph of whatever parameters a function closes over.
+    """
+    if levels() > 1:
+        return contextlib.nullcontext()
+    if not compiling() and torch.is_inference_mode_enabled():
+        return _outside_of_inference_mode()
+    return contextlib.nullcontext() if tracked or within_plain_pass() else torch.no_grad()
+
+
+@contextlib.contextmanager
+def _outside_of_inference_mode() -> Iterator[None]:
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def no_autocast(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    """Autocast off, where it is on.
+
+    A backward pass runs in the dtypes of its forward pass, as torch.autocast itself advises.
+    """
+    device = tensors[0].device.type
+    try:
+        on = torch.is_autocast_enabled(device)
+    except TypeError:  # before torch 2.4
+        on = torch.is_autocast_cpu_enabled() if device == "cpu" else torch.is_autocast_enabled()
+    return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()

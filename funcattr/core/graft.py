@@ -1,0 +1,40 @@
+"""A value with the derivative of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .graph import node
+from .levels import apply
+
+
+@node
+def graft(value: Tensor, x: Tensor, anchor: Tensor | None = None) -> Tensor:
+    """A copy of ``value`` with the derivative of ``x``, a tensor of the same shape.
+
+    It is differentiable at the level of ``anchor`` as well, whose cotangent it leaves alone.
+    """
+    out: Tensor = apply(_Graft, value, x, anchor)
+    return out
+
+
+class _Graft(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, x: Tensor, anchor: Tensor | None) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor, None]:
+        return None, g, None
+
+    @staticmethod
+    def jvp(ctx: Any, _: Any, t: Tensor | None, __: Any) -> Tensor | None:
+        return None if t is None else t.clone()

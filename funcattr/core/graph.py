@@ -1,0 +1,62 @@
+"""Functions that stand in a compiled graph by themselves.
+
+Marking them imports the compiler, so they are only noted here; `funcattr.core.compiler` marks all
+of them when the compiler first traces.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+nodes: list[Callable[..., Any]] = []
+constants: list[Callable[..., Any]] = []
+shown: list[Callable[..., Any]] = []
+
+
+def node(f: F) -> F:
+    """Notes that a call of ``f`` is one node of a graph, which AOTAutograd traces and fuses.
+
+    Dynamo refuses to trace an ``autograd.Function`` that has a ``jvp``, and fails on ``vmap`` over
+    one. The arguments of a node are tensors, plain values, and frozen dataclasses of such.
+    """
+    nodes.append(f)
+    return f
+
+
+def constant(f: F) -> F:
+    """Notes that ``f`` is called while the compiler traces, and its result a part of the graph."""
+    constants.append(f)
+    return f
+
+
+def show(*functions: Callable[..., Any]) -> None:
+    """Notes torch functions that a mode has to see in traced code, too."""
+    shown.extend(functions)
+
+
+_named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+@constant
+def name_of(value: Any) -> str:
+    """A name for any object, by which a graph can refer to it.
+
+    No two objects ever have the same, in this process or another, so that no cache of graphs can
+    take one for the other.
+    """
+    for name, known in _named.items():
+        if known is value:
+            return name
+    name = f"{getattr(value, '__name__', type(value).__name__)}-{uuid.uuid4().hex}"
+    _named[name] = value
+    return name
+
+
+def named(name: str) -> Any:
+    """The object of that name."""
+    return _named[name]

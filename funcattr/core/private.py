@@ -1,0 +1,187 @@
+"""What funcattr uses of torch that torch does not promise, each with what happens without it.
+
+Nothing else in the package uses private torch. ``tests/core/test_private.py`` says which of these a
+new torch has taken away; none of them is needed to import funcattr.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import FuncattrError
+
+_functorch: Any = getattr(torch._C, "_functorch", None)
+
+# Whether a transform of torch.func is under way, in this thread. Without it (torch before 2.1)
+# every call is made as if one were, which is right, and slower.
+transforms_active: Callable[[], bool] = getattr(
+    torch._C, "_are_functorch_transforms_active", lambda: True
+)
+
+
+def forward_mode_active() -> bool:
+    """Whether a level of forward-mode autograd is open.
+
+    Without torch's count every call is made as if one were, which is right, and slower.
+    """
+    return bool(getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0)
+
+
+def vmap_active() -> bool:
+    """Whether a ``torch.vmap`` is under way, in this thread.
+
+    Without torch's stack of transforms one counts as under way wherever a transform may be, and a
+    single map has sites that only many gain from.
+    """
+    if not transforms_active():
+        return False
+    stack = getattr(_functorch, "get_interpreter_stack", None)
+    if stack is None:
+        return True
+    return any(i.key() == _functorch.TransformType.Vmap for i in stack() or ())
+
+
+def is_batched(t: Tensor) -> bool:
+    """Whether ``t`` is one of many, under ``torch.vmap``.
+
+    Without it cotangents under ``torch.vmap`` keep torch's own layout, which is right, and slower.
+    """
+    known = getattr(_functorch, "is_batchedtensor", None)
+    return known is not None and bool(known(t))
+
+
+def is_wrapped(t: Tensor) -> bool:
+    """Whether ``t`` belongs to a transform of torch.func.
+
+    Without torch's answer it does, and nothing folds.
+    """
+    known = getattr(_functorch, "is_functorch_wrapped_tensor", None)
+    return known is None or bool(known(t))
+
+
+def unbatched(t: Tensor) -> Tensor:
+    """All of what ``t`` is one of, under ``torch.vmap``.
+
+    Without it a ReLU that no rule reaches is not found in what runs under ``torch.vmap``.
+    """
+    while is_batched(t):
+        t = _functorch.get_unwrapped(t)
+    return t
+
+
+def is_view(t: Tensor) -> bool:
+    """Whether ``t`` shares the memory of another tensor that autograd knows of.
+
+    Without it a tensor counts as a view, and a write to it sends zeros to what it was before.
+    """
+    known = getattr(t, "_is_view", None)
+    return True if known is None else bool(known())
+
+
+def version(t: Tensor) -> int:
+    """How often ``t`` was written to; torch's own autograd goes by this count.
+
+    Without it nothing folds (`funcattr.operations.fold`), since every count is another.
+    """
+    count: Any = getattr(t, "_version", None)
+    return next(_others) if count is None else int(count)
+
+
+_others = itertools.count()
+
+
+def watched(t: Tensor) -> bool:
+    """Whether somebody has asked for the gradient of ``t``, by a hook or ``retain_grad``.
+
+    Without torch's table of hooks every tensor counts as watched, and nothing folds.
+    """
+    return bool(getattr(t, "_backward_hooks", True)) or t.retains_grad
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` has wrapped; ``module`` itself where there is none.
+
+    Without it a compiled part of a model counts as out of reach.
+    """
+    while type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
+        module = module._orig_mod  # type: ignore[assignment]
+    return module
+
+
+def saved_tensors_are_hooked() -> bool:
+    """Whether what autograd saves goes through hooks, as in a checkpoint.
+
+    Without torch's answer it counts as hooked, which is right, and slower.
+    """
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is None or top(True) is not None
+
+
+def backward_under_modes(
+    outs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    points: Sequence[Any],
+    create_graph: bool,
+) -> Sequence[Tensor | None]:
+    """``torch.autograd.grad``, with the modes of torch functions that are on left on.
+
+    ``torch.autograd.grad`` is itself a torch function, and so takes them off; but a checkpoint
+    repeats its forward pass within a backward pass, and needs them. Without autograd's engine a
+    model with checkpoints is refused.
+    """
+    engine: Any = getattr(torch.autograd.Variable, "_execution_engine", None)
+    if engine is None:
+        raise FuncattrError(
+            "this torch does not show the engine of autograd, without which no rule reaches what "
+            "a checkpoint repeats; switch the checkpoints of the model off."
+        )
+    found: Sequence[Tensor | None] = engine.run_backward(
+        tuple(outs),
+        tuple(cotangents),
+        True,  # the graph is for further targets, too
+        create_graph,
+        tuple(points),
+        True,  # not every point need be reached
+        accumulate_grad=False,
+    )
+    return found
+
+
+def grad_in_graph(
+    outs: Sequence[Tensor], points: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """What the pullback of ``torch.func.vjp`` calls, which the compiler traces.
+
+    It does not trace ``torch.autograd.grad``. Without it nothing of funcattr compiles.
+    """
+    from torch._functorch import eager_transforms
+
+    found: Sequence[Tensor] = eager_transforms._autograd_grad(
+        outs, points, cotangents, retain_graph=True, create_graph=torch.is_grad_enabled()
+    )
+    return found
+
+
+def show_to_modes(functions: Sequence[Callable[..., Any]]) -> None:
+    """Has the compiler hand all of ``functions`` to a mode, as eager code does.
+
+    Its own list leaves out some that act in place (``torch.relu_``).
+
+    Raises:
+        FuncattrError: the compiler has no such list. What it does not hand over would keep its true
+            derivative in silence.
+    """
+    import torch._dynamo.variables.torch as dynamo
+
+    handed = getattr(dynamo, "get_overridable_functions", None)
+    if handed is None:
+        raise FuncattrError(
+            "this torch does not say which functions its compiler shows to a mode, so that a rule "
+            "could be missed; call the attribution without torch.compile."
+        )
+    handed().update(functions)

@@ -1,0 +1,1 @@
+"""One forward pass and its derivative; functions with rules."""

@@ -1,0 +1,89 @@
+"""The derivative of a forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.levels import compiling
+from ..core.private import backward_under_modes, grad_in_graph
+from ..operations.intercept import Intercept
+from ..operations.site import Pass
+
+Tensors = Sequence[Tensor]
+
+
+class Pulled(NamedTuple):
+    """Cotangents of the inputs' tensors, and of each layer's."""
+
+    inputs: Tensors
+    layers: list[Tensors]
+
+
+class Backward:
+    """The derivative of a forward pass, from the tensors of its level.
+
+    Args:
+        passing: tells the sites of the pass which composite to follow.
+        mode: the mode of the forward pass, which is on while parts of it are repeated.
+        outs: the float tensors of the output.
+        inputs: those that are explained.
+        layers: those of each layer.
+    """
+
+    def __init__(
+        self,
+        passing: Pass | None,
+        mode: Intercept | None,
+        outs: Tensors,
+        inputs: Tensors,
+        layers: list[Tensors],
+    ) -> None:
+        self._passing, self._mode = passing, mode
+        self._outs, self._inputs, self._layers = outs, inputs, layers
+
+    def __call__(
+        self,
+        cots: Sequence[Tensor | None],
+        inputs: Sequence[int],
+        layers: Sequence[int],
+        which: int,
+    ) -> Pulled:
+        """The cotangents of some inputs and layers, by the composite of this number."""
+        at_inputs = [self._inputs[i] for i in inputs]
+        at_layers = [self._layers[i] for i in layers]
+        points = [*at_inputs, *(t for ts in at_layers for t in ts)]
+        grads = iter(self._grads(cots, points, which))
+        return Pulled(
+            [next(grads) for _ in inputs], [[next(grads) for _ in ts] for ts in at_layers]
+        )
+
+    def _grads(self, cots: Sequence[Tensor | None], points: Tensors, which: int) -> Tensors:
+        if compiling():
+            pairs = [(out, c) for out, c in zip(self._outs, cots) if c is not None]
+            outs, some = [out for out, _ in pairs], [c for _, c in pairs]
+            return grad_in_graph(outs, points, some)
+        reached = [p for p in points if p.requires_grad]
+        pairs = [
+            (out, c) for out, c in zip(self._outs, cots) if out.requires_grad and c is not None
+        ]
+        if not (reached and pairs):
+            return [torch.zeros_like(p) for p in points]
+        outs, some = [out for out, _ in pairs], [c for _, c in pairs]
+        assert self._passing is not None and self._mode is not None
+        create = torch.is_grad_enabled()
+        # Without a graph of the maps, this level is the only one.
+        with self._passing.pulled(which, keeping=not create):
+            if self._passing.repeats:
+                with self._mode:
+                    found = backward_under_modes(outs, some, reached, create)
+            else:
+                found = torch.autograd.grad(
+                    outs, reached, some, retain_graph=True, create_graph=create, allow_unused=True
+                )
+        by_id: dict[int, Any] = {id(p): g for p, g in zip(reached, found)}
+        grads = (by_id.get(id(p)) for p in points)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(points, grads)]

@@ -1,0 +1,125 @@
+"""What a rule should have acted on and did not: never in silence."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ..core.private import unbatched
+from ..core.trees import pack
+from ..errors import HiddenSiteError, NoMatchError
+from ..models.functional import module_of
+from ..operations.composite import Composite
+from ..operations.kinds.activation import ACTIVATIONS
+from ..operations.site import Place
+
+Func = Callable[..., Any]
+
+_WAY_OUT = (
+    "Use the Python module in its place (before torch.jit.script or torch.jit.trace), or pass "
+    "require_match=False to differentiate through it as it is."
+)
+
+
+def refuse_none(func: Func, composite: Composite, met: int, others: Sequence[str]) -> None:
+    """Raises since the forward pass met no operation of the composite's that a gradient reaches."""
+    if met:
+        error = NoMatchError(
+            f"no gradient reaches any of the operations in the forward pass of {_name(func)} that "
+            f"the rule is for ({composite.described()}, {met} of them): what is explained is not "
+            "computed from them, or only where gradients are switched off "
+            "(torch.no_grad, detach). Pass require_match=False to take the plain gradient."
+        )
+        error.met = True
+        raise error
+    seen = f"it met {', '.join(sorted(set(others)))}" if others else "it met no activation"
+    held = ", where the predicate holds" if composite.asks_for_paths() else ""
+    raise NoMatchError(
+        f"the forward pass of {_name(func)} met none of the activations that the rule is "
+        f"for ({composite.described()}{held}); {seen}. "
+        "Name other activations in sites=..., or pass require_match=False to take the plain "
+        "gradient. funcattr.sites(func, *args) lists what a forward pass meets."
+    )
+
+
+def refuse_scripted(parts: Sequence[tuple[str, torch.nn.Module]], composite: Composite) -> None:
+    """Raises where a part of the model is TorchScript with an activation of the composite's."""
+    for path, module in parts:
+        found = [name for name in scripted(module) if composite.names(name, path, True)]
+        if found:
+            raise HiddenSiteError(
+                f"{path or 'the model'!r} is TorchScript and runs its own "
+                f"{', '.join(sorted(found))}, where no rule can reach. {_WAY_OUT}"
+            )
+
+
+def refuse_unseen(func: Func, composite: Composite, graph: Sequence[Any]) -> None:
+    """Raises where autograd's graph has an activation of the composite's that is no site.
+
+    Those that a mode sees are sites, which leave a node of their own.
+    """
+    names = composite.activations
+    for node in graph:
+        name = node.name()
+        if "CompiledFunction" in name or "DifferentiableGraph" in name or _is_one(node, names):
+            raise HiddenSiteError(
+                f"the forward pass of {_name(func)} has {name} in autograd's graph, which "
+                "no Python call made: a TorchScript or compiled function, where no rule can "
+                f"reach. {_WAY_OUT}"
+            )
+
+
+def graph_behind(out: Any) -> list[Any]:
+    """All nodes of autograd's graph behind ``out``, at the innermost level."""
+    return list(_walked([unbatched(t).grad_fn for t in pack(out)[0]]))
+
+
+def matched(graph: Sequence[Any], composite: int) -> bool:
+    """Whether the graph has a site with a rule of the composite of this number."""
+    places = (getattr(node, "place", None) for node in graph)
+    return any(
+        isinstance(place, Place) and place.rules and place.rules[composite] is not None
+        for place in places
+    )
+
+
+def scripted(module: torch.nn.Module) -> list[str]:
+    """The activations in the graph of a TorchScript module."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return []
+    graph = str(module.inlined_graph)
+    return [n for n in ACTIVATIONS if f"aten::{n}(" in graph or f"aten::{n}_(" in graph]
+
+
+def _name(func: Func) -> str:
+    return getattr(func, "__name__", None) or type(module_of(func) or func).__name__
+
+
+def _walked(todo: list[Any]) -> Iterator[Any]:
+    done = set(todo)
+    while todo:
+        node = todo.pop()
+        if node is None:
+            continue
+        yield node
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in done:
+                done.add(parent)
+                todo.append(parent)
+
+
+def _is_one(node: Any, names: frozenset[str]) -> bool:
+    """Whether a node of autograd stands for one of these activations."""
+    if node.name() in _nodes(names):
+        return True
+    clipped = node.name() == "HardtanhBackward0" and getattr(node, "_saved_min_val", None) == 0
+    return clipped and "relu6" in names
+
+
+@functools.cache
+def _nodes(names: frozenset[str]) -> frozenset[str]:
+    """How autograd names the nodes of activations; of ELU those of CELU and SELU, too."""
+    return frozenset(f"{n.title().replace('_', '')}Backward0" for n in names if n != "elu")

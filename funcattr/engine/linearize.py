@@ -1,0 +1,263 @@
+"""One forward pass, and its derivatives at the inputs and at layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.contexts import (
+    graph_only_if,
+    no_autocast,
+    plain_pass,
+    tracked,
+    within_ruled_call,
+)
+from ..core.graft import graft
+from ..core.levels import compiling, transforming
+from ..core.trees import pack
+from ..errors import TargetError
+from ..models.arguments import Chosen
+from ..models.functional import Functional
+from ..models.taps import Tapped, Taps
+from ..operations.fold import Unfold
+from ..operations.operation import Args, Kwargs
+from ..operations.site import Pass
+from ..operations.tape import Tape
+from ..targets import Index, Target, cotangents
+from .backward import Backward, Pulled
+from .run import Plan, run
+
+Tensors = Sequence[Tensor]
+
+
+@dataclass
+class Linearized:
+    """A forward pass that was done: its output, the activations of layers, and its derivative.
+
+    ``inputs``, ``layers`` and ``composites`` are which tensors, which layers and which of the
+    composites it is about; see `part`.
+    """
+
+    out: Any
+    outs: Tensors
+    unpack: Callable[[Tensors], Any]
+    acts: list[Tensors]
+    tracked: bool
+    backward: Callable[[Sequence[Tensor | None], Sequence[int], Sequence[int], int], Pulled]
+    inputs: Sequence[int]
+    layers: Sequence[int]
+    composites: Sequence[int]
+
+    def pull(
+        self,
+        target: Target | Index,
+        *,
+        inputs: bool = True,
+        layers: bool = False,
+        composite: int = 0,
+    ) -> Pulled:
+        """What is asked for, for a target, by the rules of a composite."""
+        with graph_only_if(self.tracked):
+            cots = cotangents(self.outs, self.unpack, target)
+            with no_autocast(self.outs):
+                return self.backward(
+                    cots,
+                    self.inputs if inputs else (),
+                    self.layers if layers else (),
+                    self.composites[composite],
+                )
+
+    def part(
+        self, inputs: Sequence[int], layers: Sequence[int], composites: Sequence[int]
+    ) -> Linearized:
+        """The same forward pass for somebody who asked for less."""
+        acts = [self.acts[i] for i in layers]
+        return replace(self, acts=acts, inputs=inputs, layers=layers, composites=composites)
+
+
+def linearize(
+    func: Callable[..., Any],
+    plans: Sequence[Plan],
+    args: Args,
+    kwargs: Kwargs,
+    chosen: Chosen | None = None,
+    layers: Sequence[Tapped] = (),
+    *,
+    at_input: bool = False,
+    once: bool = False,
+    tape: Tape | None = None,
+) -> Linearized:
+    """Runs ``func`` once, ready to be differentiated by the chosen arguments and the layers.
+
+    ``once`` says that a single cotangent will be pulled, which gains nothing from sites that are
+    there for the sake of speed. ``tape`` is as for `Intercept`.
+    """
+    values = tracked((args, kwargs))
+    # Of a graph nobody can tell the sites which composite to follow: each has its own pass there.
+    groups = [[plan] for plan in plans] if compiling() else [plans]
+    with graph_only_if(values):
+        runs = [
+            _Run(func, group, args, kwargs, chosen, layers, at_input, once, values, tape)
+            for group in groups
+        ]
+        found = [one.linearized() for one in runs]
+    outs, others, acts, _ = found[0]
+
+    def whole(outs: Tensors) -> Any:
+        return runs[0].unpack(outs, others)
+
+    def backward(
+        cots: Sequence[Tensor | None], inputs: Sequence[int], layers: Sequence[int], which: int
+    ) -> Pulled:
+        if compiling():
+            return found[which][3](cots, inputs, layers, 0)
+        return found[0][3](cots, inputs, layers, which)
+
+    return Linearized(
+        whole(outs),
+        outs,
+        whole,
+        acts,
+        values,
+        backward,
+        range(len(runs[0].primals)),
+        range(len(layers)),
+        range(len(plans)),
+    )
+
+
+class _Run:
+    """One forward pass, at a level of differentiation of its own."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        plans: Sequence[Plan],
+        args: Args,
+        kwargs: Kwargs,
+        chosen: Chosen | None,
+        layers: Sequence[Tapped],
+        at_input: bool,
+        once: bool,
+        tracked: bool,
+        tape: Tape | None,
+    ) -> None:
+        self.func, self.plans, self.args, self.kwargs = func, plans, args, kwargs
+        self.chosen, self.layers, self.at_input = chosen, layers, at_input
+        self.tracked, self.tape = tracked, tape
+        # Plain autograd where it can be: its calls cost less than those of torch.func.
+        self.plain = not (transforming() or within_ruled_call())
+        self.quick = not once
+        strict = any([plan.require_match for plan in plans])
+        self.passing: Pass | None = None
+        if not compiling():
+            # Where a rule must match, a function that takes gradients of its own is refused.
+            folds = self.plain and self.quick and strict and not (tracked or at_input or tape)
+            self.passing = Pass(self.plain, folds)
+        self.primals = [] if chosen is None else chosen.floats
+        self.unpack: Callable[[Tensors, Tensors], Any]
+
+    def linearized(self) -> tuple[Tensors, Tensors, list[Tensors], Backward]:
+        """Output (float tensors and others), activations, and the derivative.
+
+        What a layer gives is marked as differentiable at the moment that it is there.
+        """
+        inside: Any = None
+
+        def forward(anchor: Tensor, *primals: Tensor) -> Any:
+            nonlocal inside
+            acts: list[list[Tensors]] = [[] for _ in self.layers]
+            points: list[list[Tensors]] = [[] for _ in self.layers]
+
+            def visit(i: int, call: int, tensors: list[Tensor]) -> Tensors:
+                acts[i].append(tensors)
+                everywhere = compiling() or all(t.requires_grad for t in tensors)
+                if self.at_input and self.layers[i].reads and everywhere:
+                    # All that is made of the tensor counts, in other places than the layer too.
+                    points[i].append(tensors)
+                    return tensors
+                points[i].append([graft(t, t, anchor) for t in tensors])
+                # The model may go on to write to what it gets.
+                return [point.clone() for point in points[i][-1]]
+
+            taps = Taps(self.layers, self.at_input, visit)
+            args = self.args if self.chosen is None else self.chosen.args_with(primals)
+            kwargs = self.kwargs
+            if self.at_input:
+                first = 1 if isinstance(self.func, Functional) else 0
+                args = (*args[:first], *_marked(args[first:], anchor))
+                kwargs = _marked(kwargs, anchor)
+            out, mode = run(
+                self.func,
+                self.plans,
+                args,
+                kwargs,
+                detach=True,
+                quick=self.quick,
+                explained=self.chosen is not None,
+                passing=self.passing,
+                taps=taps,
+                tape=self.tape,
+            )
+            outs, others = self._separated(out)
+            calls = taps.check()
+            inside = mode, outs, primals, [p[call] for p, call in zip(points, calls)]
+            return outs, (others, [a[call] for a, call in zip(acts, calls)])
+
+        primals = [torch.zeros(()), *self.primals]
+        if self.plain:
+            outs, (others, acts) = self._plainly(forward, primals)
+        else:
+            outs, _, (others, acts) = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
+        return outs, others, acts, Backward(self.passing, *inside)
+
+    def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
+        """Runs ``forward`` at the level of plain autograd."""
+        state = torch.get_rng_state()
+        with torch.enable_grad(), plain_pass():
+            own = [_differentiable(p) for p in primals]
+            try:
+                outs, (others, acts) = forward(*own)
+            except Unfold:
+                assert self.passing is not None
+                self.passing.folds = False
+                torch.set_rng_state(state)  # the next try draws what this one drew
+                outs, (others, acts) = forward(*own)
+        if self.tracked:
+            return outs, (others, acts)
+        return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
+
+    def _separated(self, out: Any) -> tuple[Tensors, Tensors]:
+        """The float tensors of the output, and the others."""
+        tensors, unpack = pack(out)
+        is_float = [t.is_floating_point() or t.is_complex() for t in tensors]
+
+        def merged(outs: Tensors, others: Tensors) -> Any:
+            sources = {True: iter(outs), False: iter(others)}
+            return unpack([next(sources[yes]) for yes in is_float])
+
+        self.unpack = merged
+        outs = tuple(t for t, yes in zip(tensors, is_float) if yes)
+        if not outs:
+            raise TargetError(
+                f"the output, a {type(out).__name__}, holds no float tensor, so it has no "
+                "derivative; return the scores, not what was decided by them."
+            )
+        return outs, tuple(t for t, yes in zip(tensors, is_float) if not yes)
+
+
+def _marked(values: Any, anchor: Tensor) -> Any:
+    """``values`` with every float tensor differentiable at the level of ``anchor``."""
+    tensors, unpack = pack(values)
+    return unpack([graft(t, t, anchor) if t.is_floating_point() else t for t in tensors])
+
+
+def _differentiable(p: Tensor) -> Tensor:
+    """``p``, differentiable; where it is already, a tensor that is made of it."""
+    if p.requires_grad:
+        return p.view_as(p)
+    return (p.clone() if p.is_inference() else p.detach()).requires_grad_()

@@ -1,0 +1,105 @@
+"""One call of a function whose operations follow composites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.levels import compiling, levels
+from ..models.functional import Inside, call
+from ..models.taps import Taps
+from ..operations.composite import Composite
+from ..operations.intercept import Intercept, Met
+from ..operations.operation import Args, Kwargs
+from ..operations.site import Pass
+from ..operations.tape import Tape
+from . import hidden
+
+
+@dataclass(eq=False)  # not frozen: the compiler cannot make frozen ones after a graph break
+class Plan:
+    """A composite, and whether it is an error that it has nothing to act on."""
+
+    composite: Composite
+    require_match: bool
+
+    def same(self, other: Plan) -> bool:
+        """Whether ``other`` says the same."""
+        alike = self.composite.rows == other.composite.rows
+        return alike and self.require_match == other.require_match
+
+
+def run(
+    func: Callable[..., Any],
+    plans: Sequence[Plan],
+    args: Args,
+    kwargs: Kwargs,
+    *,
+    detach: bool = False,
+    quick: bool = False,
+    explained: bool = False,
+    passing: Pass | None = None,
+    taps: Taps | None = None,
+    met: list[Met] | None = None,
+    tape: Tape | None = None,
+) -> tuple[Any, Intercept]:
+    """``func(*args, **kwargs)`` with sites in it, and the mode that put them there.
+
+    ``detach`` cuts a module off from its own parameters; ``explained`` says that autograd's graph
+    goes from the output back to the input; ``quick``, ``passing``, ``met`` and ``tape``
+    are as for `Intercept`.
+
+    Raises:
+        NoSiteError: a composite that requires a match has none, or one is out of reach.
+    """
+    plans = [_stacked(func, plan) for plan in plans]
+    composites = [plan.composite for plan in plans]
+    path = None
+    if not compiling() or any([c.asks_for_paths() for c in composites]):
+        path = [""]
+    mode = Intercept(
+        composites,
+        levels(),
+        strict=any([plan.require_match for plan in plans]),
+        quick=quick,
+        passing=passing,
+        path=path,
+        met=met,
+        tape=tape,
+    )
+    wraps = taps.wraps() if taps is not None else ()
+    out = call(func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
+    if tape is not None:
+        tape.check()
+    if mode.strict:
+        _check(func, plans, mode, out, explained)
+    return out, mode
+
+
+def _stacked(func: Callable[..., Any], plan: Plan) -> Plan:
+    """``plan``, and behind it those of the ruled functions that ``func`` is made of."""
+    while isinstance(func, Inside):
+        inner: Plan | None = getattr(func, "plan", None)
+        if inner is not None:
+            match = plan.require_match or inner.require_match
+            plan = Plan(plan.composite + inner.composite, match)
+        func = func.func
+    return plan
+
+
+def _check(
+    func: Callable[..., Any], plans: Sequence[Plan], mode: Intercept, out: Any, explained: bool
+) -> None:
+    graph: list[Any] = [] if compiling() else hidden.graph_behind(out)
+    for i, (plan, composite) in enumerate(zip(plans, mode.composites)):
+        if not plan.require_match:
+            continue
+        if not compiling():
+            hidden.refuse_scripted(mode.scripted, composite)
+            hidden.refuse_unseen(func, composite, graph)
+        found = mode.matched[i] > 0
+        if found and explained and not compiling():
+            found = hidden.matched(graph, i)
+        if not found:
+            hidden.refuse_none(func, composite, mode.matched[i], mode.others[i])

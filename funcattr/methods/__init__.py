@@ -1,0 +1,1 @@
+"""The methods of attribution, what is made of them, and sweeps."""

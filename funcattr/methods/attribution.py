@@ -1,0 +1,137 @@
+"""`Attribution`, and what one is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.levels import vmapping
+from ..engine.linearize import Linearized, linearize
+from ..engine.ruled import Ruled, check_func
+from ..engine.run import Plan
+from ..errors import ArgumentError
+from ..models.arguments import Argnums, Chosen
+from ..models.taps import Layer, tapped
+from ..operations.composite import Composite
+from ..operations.operation import Args, Kwargs
+from ..operations.tape import Tape
+from ..targets import Target
+
+__all__ = ["Attribution", "Explain", "Method", "OnePass"]
+
+Explain = Callable[..., Any]
+
+
+class Method(ABC):
+    """What an attribution of this library does: forward passes, then maps of targets."""
+
+    @abstractmethod
+    def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
+        """For `Attribution`; ``once`` says that a single target will be explained."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Explain]:
+        return self.linearize(args, kwargs)
+
+
+@dataclass(frozen=True)
+class OnePass(Method):
+    """A method of a single forward pass, which others of the same function can share.
+
+    Args:
+        ruled: the function, and the composite of its first backward pass.
+        argnums: which arguments are explained, None for none.
+        layers: where else a derivative is taken.
+        at_input: whether that is at what goes into the layers.
+        plans: composites of further backward passes.
+    """
+
+    ruled: Ruled
+    argnums: Argnums | None = None
+    layers: tuple[Layer, ...] = ()
+    at_input: bool = False
+    plans: tuple[Plan, ...] = ()
+
+    def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
+        return self.taped(args, kwargs, once, None)
+
+    @abstractmethod
+    def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
+        """Makes of a forward pass, and the arguments that are explained, what maps a target."""
+
+    def taped(
+        self, args: Args, kwargs: Kwargs, once: bool, tape: Tape | None
+    ) -> tuple[Any, Explain]:
+        """`linearize`, with a tape for a compiled sweep."""
+        chosen = None if self.argnums is None else Chosen(args, self.argnums)
+        func, plans = self.ruled.func, (self.ruled.plan, *self.plans)
+        taps = [tapped(func, layer) for layer in self.layers]
+        at_input = self.at_input
+        done = linearize(
+            func, plans, args, kwargs, chosen, taps, at_input=at_input, once=once, tape=tape
+        )
+        return done.out, self.explain(done, chosen)
+
+
+def ruled(func: Callable[..., Any]) -> Ruled:
+    """``func`` as a function with rules, of which it may have none."""
+    check_func(func)
+    return func if isinstance(func, Ruled) else Ruled(func, Plan(Composite(()), False))
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A method of attribution, bound to a model: ``attr(*args, target=None, **kwargs)``.
+
+    It is pure, and composes with ``torch.func`` and ``torch.compile`` in any order. ``linearize``
+    does its forward pass once and for all targets:
+
+    >>> import torch
+    >>> import funcattr as fa
+    >>> attr = fa.gradient(torch.nn.Linear(4, 10))
+    >>> out, explain = attr.linearize(torch.ones(2, 4))
+    >>> out.shape, torch.vmap(explain)(torch.arange(10)).shape
+    (torch.Size([2, 10]), torch.Size([10, 2, 4]))
+
+    Args:
+        linearize: ``(*args, **kwargs) -> (out, explain)``: the output of the model, and a pure
+            function from a target to the maps.
+        method: for attributions of this library, what they are made of.
+    """
+
+    linearize: Callable[..., tuple[Any, Explain]] = field(repr=False)
+    method: Method | None = field(default=None, repr=False)
+    compiled: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @classmethod
+    def by(cls, method: Method) -> Attribution:
+        """The attribution of a method."""
+        return cls(method, method)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but compiled code, which cannot be pickled and is made again."""
+        return {**self.__dict__, "compiled": {}}
+
+    def __call__(self, *args: Any, target: Target = None, **kwargs: Any) -> Any:
+        """The maps for ``target``: ``self.linearize(*args, **kwargs)[1](target)``.
+
+        Raises:
+            ArgumentError: the target is among the positional arguments.
+        """
+        try:
+            explain = self.once(args, kwargs)
+        except TypeError as error:
+            if target is None and args and isinstance(args[-1], (int, list, tuple)):
+                raise ArgumentError(
+                    f"a target goes by its keyword, attr(x, target={args[-1]!r}), and several go "
+                    f"in funcattr.sweep; what is positional is the function's own. {error}"
+                ) from error
+            raise
+        return explain(target)
+
+    def once(self, args: Args, kwargs: Kwargs) -> Explain:
+        """The ``explain`` of ``linearize``, for a single target."""
+        if self.method is None:
+            return self.linearize(*args, **kwargs)[1]
+        return self.method.linearize(args, kwargs, once=not vmapping())[1]

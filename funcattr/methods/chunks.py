@@ -1,0 +1,217 @@
+"""The chunks of a sweep, in eager and compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+
+from ..core.contexts import tracked
+from ..core.levels import compiling, transforming
+from ..core.memory import Largest, fitting
+from ..core.trees import stacked
+from ..errors import ArgumentError
+from ..operations.tape import Tape
+from ..targets import Index, Target, as_tensor, check_range, encode_all
+from .attribution import Attribution, Explain, OnePass
+
+Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
+ChunkSize = int | str | None
+Reduce = Callable[[Any], Any]
+
+AUTO_LIMIT = 256  # targets at once, beyond which a sweep gains nothing more
+
+
+class Sweep:
+    """One call of `funcattr.sweep` or `funcattr.stream`."""
+
+    def __init__(
+        self,
+        attr: Attribution,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        targets: Targets,
+        chunk_size: ChunkSize,
+        reduce: Reduce | None,
+        compile: bool,
+    ) -> None:
+        if not isinstance(attr, Attribution):
+            raise ArgumentError(
+                "attr is an Attribution (funcattr.guided_backprop(model), say; several go in "
+                f"funcattr.bundle); got a {type(attr).__name__}."
+            )
+        self.attr, self.args, self.kwargs = attr, args, kwargs
+        self.reduce = reduce
+        self.targets = as_tensor(targets) if isinstance(targets, np.ndarray) else targets
+        self.index = encode_all(self.targets)
+        self.compile = compile and not compiling()
+        if self.compile and self.index is None:
+            raise ArgumentError(
+                "compile=True needs targets of one form that are no callables; sweep them with "
+                "compile=False."
+            )
+        self.chunk_size = _checked_chunk_size(chunk_size)
+        if reduce is not None and not callable(reduce):
+            raise ArgumentError(f"reduce is a function of one map; got {reduce!r}.")
+
+    def chunks(self, progress: bool) -> Iterator[tuple[Any, Any]]:
+        """Slices of the targets, and their maps."""
+        count = len(self.targets)
+        run, size = self._compiled() if self.compile else self._eager()
+        size = min(size or count, count)
+        with _bar(count, progress) as bar:
+            for start in range(0, count, size):
+                stop = min(start + size, count)
+                yield self.targets[start:stop], run(start, stop, size)
+                bar.update(stop - start)
+
+    def _eager(self) -> tuple[Callable[[int, int, int], Any], int | None]:
+        size = None if isinstance(self.chunk_size, str) else self.chunk_size
+        if self.chunk_size == "auto":
+            with Largest() as largest:
+                _, explain = self.attr.linearize(*self.args, **self.kwargs)
+            size = fitting(largest, self.args, AUTO_LIMIT)
+            chunks = -(-len(self.targets) // size)
+            size = -(-len(self.targets) // chunks)  # of one size, as far as they can be
+        else:
+            _, explain = self.attr.linearize(*self.args, **self.kwargs)
+
+        def run(start: int, stop: int, size: int) -> Any:
+            if self.index is not None:
+                return _explained(explain, self.reduce, self.index[start:stop])
+            maps = [_reduced(explain(t), self.reduce) for t in self.targets[start:stop]]
+            return stacked(maps, torch.stack)
+
+        return run, size
+
+    def _compiled(self) -> tuple[Callable[[int, int, int], Any], int | None]:
+        assert self.index is not None
+        whole = self.index
+        with Largest() as largest:
+            out, tape = self._taped()
+        check_range(out, whole)
+        size = None if isinstance(self.chunk_size, str) else self.chunk_size
+        if self.chunk_size == "auto":
+            # Of few sizes, since each is compiled; smaller, since what it does between convolutions
+            # is little but a pass over memory.
+            size = fitting(largest, self.args, AUTO_LIMIT, 2**24)
+            size = 2 ** round(math.log2(size))
+        run = _compiled_chunk(self.attr, tape is not None)
+
+        def padded(start: int, stop: int, size: int) -> Any:
+            # The last chunk repeats a target, to be of the shape that is compiled.
+            index = whole[torch.arange(start, start + size).clamp(max=len(whole) - 1)]
+            maps = run(self.reduce, index, tape, self.args, self.kwargs)
+            return tree_map(lambda m: None if m is None else m[: stop - start], maps)
+
+        return padded, size
+
+    def _taped(self) -> tuple[Any, list[Tensor] | None]:
+        """The output of a forward pass in eager, and its tape, where a graph can go by that."""
+        method, tape = self.attr.method, Tape()
+        if (
+            not isinstance(method, OnePass)
+            or method.plans
+            or transforming()
+            or tracked((self.args, self.kwargs))
+        ):
+            return self.attr.linearize(*self.args, **self.kwargs)[0], None
+        device = _device(self.args)
+        state = _random_state(device)
+        out, _ = method.taped(self.args, self.kwargs, False, tape)
+        # A forward pass in the graph would draw other numbers.
+        same = torch.equal(state, _random_state(device))
+        return out, tape.tensors if same else None
+
+
+def _device(args: Any) -> torch.device:
+    tensors = [t for t in tree_flatten(args)[0] if isinstance(t, Tensor)]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """The state of all generators that a model on this device may draw from."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)
+
+
+def _compiled_chunk(attr: Attribution, taped: bool) -> Callable[..., Any]:
+    """A compiled function from encoded targets to their maps, kept with the attribution."""
+
+    def chunk(
+        reduce: Reduce | None, index: Tensor, tape: list[Tensor], args: Any, kwargs: Any
+    ) -> Any:
+        if taped:
+            assert isinstance(attr.method, OnePass)
+            explain = attr.method.taped(args, kwargs, False, Tape(tape))[1]
+        else:
+            explain = attr.linearize(*args, **kwargs)[1]
+        return _explained(explain, reduce, index)
+
+    found: Callable[..., Any] | None = attr.compiled.get(taped)
+    if found is None:
+        found = attr.compiled[taped] = torch.compile(chunk, fullgraph=True)
+    return found
+
+
+def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:
+    """The maps of encoded targets ``[n, ...]``, all at once."""
+    specs: list[tuple[list[Any], TreeSpec]] = []
+
+    def one(index: Tensor) -> list[Tensor]:
+        leaves, spec = tree_flatten(_reduced(explain(Index(index)), reduce))
+        specs.append((leaves, spec))
+        return [leaf for leaf in leaves if leaf is not None]
+
+    tensors = iter(torch.vmap(one, randomness="different")(index))
+    leaves, spec = specs[-1]
+    return tree_unflatten([leaf if leaf is None else next(tensors) for leaf in leaves], spec)
+
+
+def _reduced(maps: Any, reduce: Reduce | None) -> Any:
+    if reduce is None:
+        return maps
+    reduced = reduce(maps)
+    leaves = tree_flatten(reduced)[0]
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        came = ", ".join(type(leaf).__name__ for leaf in leaves)
+        raise ArgumentError(
+            f"reduce returns a tensor, or a pytree of tensors; got {came}. Leave out .item()."
+        )
+    return reduced
+
+
+def _checked_chunk_size(size: ChunkSize) -> ChunkSize:
+    if size is None or (isinstance(size, str) and size == "auto"):
+        return size
+    if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
+        raise ArgumentError(f"chunk_size is a positive int, None or 'auto'; got {size!r}.")
+    return int(size)
+
+
+class _Quiet:
+    def __enter__(self) -> _Quiet:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def update(self, n: int) -> None: ...
+
+
+def _bar(count: int, progress: bool) -> Any:
+    if not progress:
+        return _Quiet()
+    try:
+        from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
+    except ImportError as error:
+        raise ArgumentError(
+            "progress=True needs tqdm: pip install 'funcattr[progress]', or leave progress out."
+        ) from error
+    return tqdm(total=count, unit="target", disable=None, delay=1.0)

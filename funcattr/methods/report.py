@@ -1,0 +1,95 @@
+"""What a forward pass meets: `sites`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..engine.hidden import scripted
+from ..engine.ruled import Ruled, check_func, relu_rule
+from ..engine.run import Plan, run
+from ..models.functional import module_of
+from ..operations.composite import rule_name
+from ..operations.intercept import Met
+from ..operations.kinds.activation import ACTIVATIONS
+
+__all__ = ["Sites", "sites"]
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The operations of one forward pass that a rule may be for, in order; prints as a table.
+
+    Each row of ``met`` has the fields ``activation`` (or what else kind of operation it is),
+    ``spelling``, ``path`` (of the module whose ``forward`` makes the call; empty where it is not
+    known), ``shape`` (of the input), ``rule`` (None where it has none) and ``replaced`` (whether it
+    has one).
+    """
+
+    met: tuple[Met, ...]
+
+    def __iter__(self) -> Iterator[Met]:
+        return iter(self.met)
+
+    def __len__(self) -> int:
+        return len(self.met)
+
+    def __getitem__(self, index: int) -> Met:
+        return self.met[index]
+
+    def __str__(self) -> str:
+        head = ("operation", "spelling", "path", "shape", "rule")
+        rows = [
+            (
+                m.activation,
+                m.spelling,
+                m.path or "-",
+                "x".join(map(str, m.shape)) or "-",
+                "-" if m.rule is None else rule_name(m.rule),
+            )
+            for m in self.met
+        ]
+        widths = [max(map(len, column)) for column in zip(head, *rows)]
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
+            for row in (head, *rows)
+        ]
+        count = sum(m.replaced for m in self.met)
+        known = all(m.activation in ACTIVATIONS for m in self.met)
+        what = "activations follow the rule" if known else "operations follow a rule"
+        return "\n".join([*lines, f"{count} of {len(self.met)} {what}"])
+
+
+def sites(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Sites:
+    """What a rule meets: every operation of one forward pass that it may be for, and its rule.
+
+    Args:
+        func: a model or function (then as `relu_rule` takes it by default), or what `relu_rule` or
+            `with_rules` returned.
+        *args: what ``func`` is called with; changed as little as by any other call here.
+        **kwargs: likewise.
+
+    Returns:
+        A `Sites`: a sequence of rows that prints as a table. An activation inside of TorchScript
+        or of a compiled kernel that no rule can reach has a row of its own where it can be known.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.GELU())
+    >>> print(sites(model, torch.ones(1, 2)))
+    operation  spelling            path  shape  rule
+    relu       nn.functional.relu  1     1x3    guided
+    gelu       nn.functional.gelu  2     1x3    -
+    1 of 2 activations follow the rule
+    """
+    check_func(func)
+    ruled = func if isinstance(func, Ruled) else relu_rule(func)
+    assert isinstance(ruled, Ruled)
+    met: list[Met] = []
+    with torch.no_grad():
+        run(ruled.func, [Plan(ruled.plan.composite, False)], args, kwargs, met=met)
+    model = module_of(ruled.func)
+    for path, module in model.named_modules() if model is not None else ():
+        met += [Met(name, "TorchScript", path, (), None) for name in scripted(module)]
+    return Sites(tuple(met))

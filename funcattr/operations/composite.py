@@ -1,0 +1,170 @@
+"""Composites: which operations get which rule."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch.overrides import resolve_name
+
+from .. import rules
+from ..errors import ArgumentError, nearest
+from .kinds.activation import ACTIVATIONS, SPELLINGS, Activation
+from .operation import Call
+from .table import GROUP_OF, KINDS
+
+Where = str | Callable[..., Any] | tuple[Any, ...]
+Row = tuple[Where, rules.Rule]
+
+
+class Composite:
+    """Which operations get which rule: rows ``(where, rule)``, the first that fits wins.
+
+    Args:
+        rows: pairs of a place and a rule. A place is
+
+            - a kind of operation: ``"convolution"``, ``"linear"``, ``"norm"``, ``"max_pool"``,
+              ``"activation"``, ``"relu"`` (``max(x, 0)`` and its clipped forms), or the name of an
+              activation (``"gelu"``);
+            - a torch function; any spelling of an activation stands for all of them;
+            - a predicate on the path of the module that makes the call, for the operations there
+              that the rule can act on;
+            - a tuple of these, all of which have to fit.
+
+    Raises:
+        ArgumentError: a row is no such pair, a kind is not known, a rule is none.
+
+    >>> import funcattr as fa
+    >>> early = ("relu", lambda path: path.startswith("features"))
+    >>> composite = Composite([(early, fa.rules.guided), ("linear", fa.rules.epsilon())])
+    >>> composite
+    Composite(relu where <lambda>: guided, linear: epsilon)
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows: tuple[tuple[tuple[_Test, ...], rules.Rule], ...] = tuple(map(_checked, rows))
+        #: The groups of kinds that it may have a rule for.
+        self.groups = {group for row in self.rows for group in _groups(*row)}
+
+    def __repr__(self) -> str:
+        shown = [f"{_text(tests)}: {rule_name(rule)}" for tests, rule in self.rows]
+        return f"Composite({', '.join(shown)})"
+
+    def __add__(self, other: Composite) -> Composite:
+        """The rows of both, those of ``self`` first."""
+        both = Composite(())
+        both.rows = self.rows + other.rows
+        both.groups = self.groups | other.groups
+        return both
+
+    def rule(self, call: Call, func: Callable[..., Any], path: str | None) -> rules.Rule | None:
+        """The rule of a call of ``func`` in the module at ``path``; None where no row fits."""
+        for tests, rule in self.rows:
+            if all([test.fits(call, func, path) for test in tests]) and _acts(rule, call):
+                return rule
+        return None
+
+    def functions(self) -> set[Callable[..., Any]]:
+        """The torch functions of its rows that are of no kind: any elementwise ones."""
+        found = {t.value for tests, _ in self.rows for t in tests if t.by == "function"}
+        return found.difference(GROUP_OF)
+
+    def names(self, activation: str, path: str | None, clipped: bool = False) -> bool:
+        """Whether it has a rule for an activation of this name, in the module at ``path``.
+
+        ``clipped`` says that a hardtanh is a clipped ReLU.
+        """
+        relu = clipped or activation in ("relu", "relu6")
+        kind = Activation("", activation, 1.0 if relu else None)
+        return self.rule(Call(kind, torch.empty(0), (), ""), torch.empty, path) is not None
+
+    @functools.cached_property
+    def activations(self) -> frozenset[str]:
+        """The names of the activations that it has a rule for somewhere."""
+        return frozenset(name for name in ACTIVATIONS if self.names(name, None))
+
+    def asks_for_paths(self) -> bool:
+        """Whether it has to know which module makes a call."""
+        return any([test.by == "path" for tests, _ in self.rows for test in tests])
+
+    def described(self) -> str:
+        """The places of its rows, in words."""
+        return ", ".join([_text(tests) for tests, _ in self.rows])
+
+
+class _Test(NamedTuple):
+    """One of the conditions of a row."""
+
+    by: str  # "kind", "activation", "function" or "path"
+    value: Any
+
+    def fits(self, call: Call, func: Callable[..., Any], path: str | None) -> bool:
+        if self.by == "kind":
+            return self.value in call.kind.names
+        if self.by == "activation":
+            return isinstance(call.kind, Activation) and call.kind.activation == self.value
+        if self.by == "function":
+            return self.value is func
+        return path is None or bool(self.value(path))
+
+
+def _groups(tests: tuple[_Test, ...], rule: rules.Rule) -> set[str]:
+    """The groups of kinds that a row may be for."""
+    if not rules.is_pair(rule):
+        return {"activation"}
+    named = [KINDS[t.value] for t in tests if t.by == "kind"]
+    named += ["activation" for t in tests if t.by == "activation"]
+    named += [GROUP_OF[t.value] for t in tests if t.by == "function" and t.value in GROUP_OF]
+    return set(named or KINDS.values())
+
+
+def _acts(rule: rules.Rule, call: Call) -> bool:
+    """Whether a rule can act on an operation: an elementwise one on elementwise functions."""
+    return rules.is_pair(rule) or isinstance(call.kind, Activation)
+
+
+def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
+    if not isinstance(row, (tuple, list)) or len(row) != 2:
+        raise ArgumentError(f"a row of a composite is a pair (where, rule); got {row!r}.")
+    where, rule = row
+    places = where if isinstance(where, tuple) else (where,)
+    if not rules.is_pair(rule) and not callable(rule):
+        raise ArgumentError(f"rule is a function (x, g) -> g_in, or a pair; got {rule!r}.")
+    return tuple([_test(place) for place in places]), rule
+
+
+def _test(place: Any) -> _Test:
+    if isinstance(place, str):
+        if place not in KINDS:
+            raise ArgumentError(
+                f"a composite knows the kinds {', '.join(KINDS)}; got {place!r}."
+                f"{nearest(place, KINDS)}"
+            )
+        return _Test("kind", place)
+    if not callable(place) or isinstance(place, type):
+        raise ArgumentError(
+            "where of a row is a kind of operation, a torch function, or a predicate on module "
+            f"paths; got {place!r}."
+        )
+    if place in SPELLINGS:
+        return _Test("activation", SPELLINGS[place].activation)
+    return _Test("function" if resolve_name(place) else "path", place)
+
+
+def rule_name(rule: rules.Rule) -> str:
+    """How a rule is shown."""
+    return _name(rule).strip("_").lower() if rules.is_pair(rule) else _name(rule)
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__name__", None) or type(value).__name__
+
+
+def _text(tests: tuple[_Test, ...]) -> str:
+    names = [
+        t.value if isinstance(t.value, str) else resolve_name(t.value) or _name(t.value)
+        for t in tests
+    ]
+    return " where ".join(names)

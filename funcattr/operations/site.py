@@ -1,0 +1,292 @@
+"""The site: an operation whose derivative is ours."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import rules
+from ..core import layout
+from ..core.contexts import raw, seen
+from ..core.graph import name_of, named, node
+from ..core.levels import Counter, apply, compiling
+from ..core.private import forward_mode_active, transforms_active
+from ..errors import FuncattrError
+from .operation import Kind, Operation, Tensors
+from .tape import Tape, merged
+
+
+class Pass:
+    """One forward pass of ours in eager, and what its sites are to do while it is pulled.
+
+    Args:
+        plain: it runs in plain autograd, outside of all transforms.
+        folds: nobody can ask for a gradient between a convolution and its batch norm, so they may
+            be merged.
+    """
+
+    def __init__(self, plain: bool, folds: bool) -> None:
+        self.plain, self.folds = plain, folds
+        #: Whether the backward pass may repeat parts of the forward pass, as a checkpoint does.
+        self.repeats = False
+        #: Which of the composites is followed by the backward pass under way; None for none.
+        self.composite: int | None = None
+        self.keeping = False
+        self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def pulled(self, composite: int, keeping: bool) -> Iterator[None]:
+        """Within, sites follow the composite of this number.
+
+        With ``keeping``, sites cache what they derive from weights and activations for later
+        backward passes.
+        """
+        with self._lock:
+            before = self.composite, self.keeping
+            self.composite, self.keeping = composite, keeping
+            try:
+                yield
+            finally:
+                self.composite, self.keeping = before
+
+
+class Place:
+    """Where a site is: in which pass, at which level its rules belong, what was made for it.
+
+    Args:
+        depth: how many levels of differentiation were under way when the ruled function was
+            entered; the rules belong to the last one.
+        rules: one for each composite of the pass, None where a composite has none here.
+        sizes: how many of the site's tensors are weights, and how many each rule has prepared.
+        passing: the pass in eager, where it is ours.
+        merges: whether many cotangents are pulled as one larger batch.
+    """
+
+    __slots__ = ("_kept", "counter", "depth", "merges", "passing", "rules", "sizes")
+
+    def __init__(
+        self,
+        depth: int,
+        rules: Sequence[rules.Rule | None],
+        sizes: Sequence[int],
+        passing: Pass | None,
+        merges: bool,
+    ) -> None:
+        self.depth, self.rules, self.sizes, self.passing = depth, rules, sizes, passing
+        self.merges = merges
+        self.counter = Counter()
+        self._kept: dict[Any, Tensor] = {}
+
+    def rule(self, level: int) -> tuple[rules.Rule | None, int, int]:
+        """The rule of a backward pass at ``level``, and which of the tensors it has prepared."""
+        which = 0 if self.passing is None else self.passing.composite
+        if level != self.depth - 1 or which is None or not self.rules:
+            return None, 0, 0
+        start = sum(self.sizes[: which + 1])
+        return self.rules[which], start, start + self.sizes[which + 1]
+
+    @property
+    def alone(self) -> bool:
+        """Whether no graph of the backward pass under way is made."""
+        return self.passing is not None and self.passing.keeping
+
+    def keep(self, name: Any, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` returns, made once for all backward passes where it can be."""
+        if not self.alone:
+            return make()
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A rule that is no plain data, as a compiled graph refers to it."""
+
+    name: str
+
+
+def reference(rule: rules.Rule | None) -> Any:
+    """A rule, as an argument of a node."""
+    if rule is None or isinstance(rule, rules.Plain):
+        return rule
+    return Named(name_of(rule))
+
+
+@node
+def placed(
+    kind: Kind,
+    references: tuple[Any, ...],
+    sizes: tuple[int, ...],
+    depth: int,
+    x: Tensor,
+    *tensors: Tensor | None,
+    passing: Pass | None = None,
+    merges: bool = False,
+) -> Tensor:
+    """The output of a fresh site. In a graph the rules are what `reference` made of them."""
+    own = tuple(named(r.name) if isinstance(r, Named) else r for r in references)
+    place = Place(depth, own, sizes, passing, merges)
+    function = Site if transforms_active() else PlainSite
+    out: Tensor = apply(function, kind, place, x, *tensors)
+    seen(out)
+    return out
+
+
+class Site(torch.autograd.Function):
+    """``kind.value(x, *tensors)``, with the derivative by ``x`` that a rule says, at its level.
+
+    The tensors after ``x`` are the operation's others and what its rules have prepared, which is
+    constant at the level of the rules: it is a part of how they pull, not of the value.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(kind: Kind, place: Place, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        with raw():
+            return kind.value(x, *tensors[: place.sizes[0]])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.kind, ctx.place, x, *tensors = inputs
+        ctx.level = ctx.place.counter.next()
+        ctx.shape, ctx.dtype = tuple(x.shape), x.dtype
+        ctx.set_materialize_grads(False)
+        # Under torch.vmap nothing but tensors can be saved, and the same for both directions. What
+        # is not needed is not saved, since the model may write to it.
+        witness = ctx.kind.witness(x, output, ctx.place.rules)
+        if any(ctx.needs_input_grad[3:]) or forward_mode_active():
+            witness = x
+        values = (witness, *tensors)
+        ctx.there = [value is not None for value in values]
+        ctx.save_for_backward(*(value for value in values if value is not None))
+        ctx.save_for_forward(*(value for value in values if value is not None))
+
+    @staticmethod
+    def saved(ctx: Any) -> tuple[Tensor | None, Tensors]:
+        """``x``, as far as it was saved, and the tensors."""
+        saved = iter(ctx.saved_tensors)
+        x, *tensors = [next(saved) if there else None for there in ctx.there]
+        return x, tensors
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = Site.saved(ctx)  # a checkpoint repeats its operations here, which are the model's
+        with raw():
+            return Site.pulled(ctx, g, *saved)
+
+    @staticmethod
+    def pulled(
+        ctx: Any, g: Tensor | None, x: Tensor | None, tensors: Tensors
+    ) -> tuple[Tensor | None, ...]:
+        """The cotangents of the inputs."""
+        kind: Kind = ctx.kind
+        place: Place = ctx.place
+        if g is None:
+            return (None,) * (3 + len(tensors))
+        rule, start, stop = place.rule(ctx.level)
+        own = tensors[: place.sizes[0]]
+        needs_x, *needs = ctx.needs_input_grad[2 : 3 + len(own)]
+        g_x: Tensor | None = None
+        if needs_x:
+            if place.passing is not None and layout.many(g):
+                g = layout.innermost(g)
+            true = rule is None or rule is rules.standard
+            if not true and place.passing is None and ctx.level == 0 and torch.is_grad_enabled():
+                raise FuncattrError(
+                    "create_graph=True cannot tell the rule from the true derivative that a "
+                    "second derivative needs. Take the map with funcattr.rule_backprop or "
+                    "torch.func.grad, and differentiate that."
+                )
+
+            def pull(g: Tensor, x: Tensor | None) -> Tensor:
+                shape = (*g.shape[:1], *ctx.shape[1:])
+                operation = Operation(kind, x, own, shape, place.keep, place.alone)
+                if rule is None or true:
+                    return kind.pull(g, operation)
+                return kind.by_rule(rule, g, operation, *tensors[start:stop])
+
+            known = rule is None or rule in rules.BY_EXAMPLE
+            merges = place.merges and kind.any_batch and known and g.dim() == 4
+            g_x = (merged(pull, g, x) if merges else pull(g, x)).to(ctx.dtype)
+        pulled: Tensors = [None] * len(own)
+        if any(needs):
+            assert x is not None
+            grads = kind.pull_tensors(g, needs, x, *own)
+            pulled = [p if p is None else p.to(t.dtype) for p, t in zip(grads, own)]  # type: ignore[union-attr]
+        return (None, None, g_x, *pulled, *[None] * (len(tensors) - len(own)))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
+        x, tensors = Site.saved(ctx)
+        own = tensors[: ctx.place.sizes[0]]
+        t, *ts = tangents[2 : 3 + len(own)]
+        with raw():
+            out: Tensor | None = None if t is None else ctx.kind.push(t, x, *own)
+            if any(t is not None for t in ts):
+                assert x is not None
+                more: Tensor = ctx.kind.push_tensors(ts, x, *own)
+                out = more if out is None else out + more
+        return out
+
+
+class PlainSite(torch.autograd.Function):
+    """`Site` where no transform is under way, at a third of the time of a call.
+
+    Torch looks up the signature of a Function that transforms know (23.7 against 6.2 microseconds,
+    ``benchmarks``: small/perceptron).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        out = Site.forward(*inputs)
+        Site.setup_context(ctx, inputs, out)
+        return out
+
+    backward = Site.backward
+    jvp = Site.jvp
+
+
+def _made(make: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    return make()
+
+
+def site(
+    kind: Kind,
+    own: Sequence[rules.Rule | None],
+    depth: int,
+    x: Tensor,
+    *tensors: Tensor | None,
+    passing: Pass | None = None,
+    tape: Tape | None = None,
+) -> Tensor:
+    """``kind.value(x, *tensors)`` as a site, with a rule for each composite, or None.
+
+    What a rule prepares does not depend on the target. It is made here, once, and given to the site
+    as more tensors, so that levels further out see how it depends on ``x`` and the weights.
+    """
+    through = _made if tape is None else tape.made
+    with contextlib.nullcontext() if compiling() else raw():
+        if tape is not None and any(kind.needs_x(rule) for rule in own or (None,)):
+            x = tape.x(x)
+        tensors = (*tensors, *through(lambda: kind.constants(x)))
+        operation = Operation(kind, x, tensors, tuple(x.shape))
+        prepared: list[Sequence[Tensor]] = [
+            through(functools.partial(rule.prepare, operation)) if rules.is_pair(rule) else ()
+            for rule in own
+        ]
+    sizes = (len(tensors), *map(len, prepared))
+    more = (*tensors, *(t for some in prepared for t in some))
+    if compiling():
+        references = tuple([reference(rule) for rule in own])
+        merges = tape is not None
+        return placed(kind, references, sizes, depth, x, *more, merges=merges)
+    return placed(kind, tuple(own), sizes, depth, x, *more, passing=passing)

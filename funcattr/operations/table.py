@@ -1,0 +1,28 @@
+"""Which torch functions are operations of which kind: one line per file of kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .kinds import activation, convolution, linear, norm, padding, pooling
+from .operation import Recognise
+
+_GROUPS: Mapping[str, Mapping[Callable[..., Any], Recognise]] = {
+    "activation": activation.CALLS,
+    "convolution": convolution.CALLS,
+    "linear": linear.CALLS,
+    "norm": norm.CALLS,
+    "max_pool": pooling.CALLS,
+    "mean": pooling.MEANS,
+    "pad": padding.CALLS,
+}
+
+#: How a call of a torch function is taken apart.
+CALLS = {func: recognise for calls in _GROUPS.values() for func, recognise in calls.items()}
+#: The group of kinds that a torch function belongs to.
+GROUP_OF = {func: group for group, calls in _GROUPS.items() for func in calls}
+#: The kinds that a row of a composite can name, with the group that each belongs to.
+KINDS = {group: group for group in _GROUPS} | dict.fromkeys(
+    ("relu", *activation.ACTIVATIONS), "activation"
+)
