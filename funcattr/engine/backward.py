@@ -28,7 +28,7 @@ class Backward:
 
     Args:
         passing: tells the sites of the pass which composite to follow.
-        mode: the mode of the forward pass, which is on while parts of it are repeated.
+        mode: the mode of the forward pass, where parts of that are repeated.
         outs: the float tensors of the output.
         inputs: those that are explained.
         layers: those of each layer.
@@ -73,11 +73,11 @@ class Backward:
         if not (reached and pairs):
             return [torch.zeros_like(p) for p in points]
         outs, some = [out for out, _ in pairs], [c for _, c in pairs]
-        assert self._passing is not None and self._mode is not None
+        assert self._passing is not None
         create = torch.is_grad_enabled()
         # Without a graph of the maps, this level is the only one.
         with self._passing.pulled(which, keeping=not create):
-            if self._passing.repeats:
+            if self._mode is not None:
                 with self._mode:
                     found = backward_under_modes(outs, some, reached, create)
             else:

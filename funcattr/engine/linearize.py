@@ -213,7 +213,9 @@ class _Run:
             outs, (others, acts) = self._plainly(forward, primals)
         else:
             outs, _, (others, acts) = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
-        return outs, others, acts, Backward(self.passing, *inside)
+        mode, *tensors = inside
+        repeats = self.passing is not None and self.passing.repeats
+        return outs, others, acts, Backward(self.passing, mode if repeats else None, *tensors)
 
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
         """Runs ``forward`` at the level of plain autograd."""

@@ -70,6 +70,7 @@ def run(
     )
     wraps = taps.wraps() if taps is not None else ()
     out = call(func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
+    mode.finish()
     if tape is not None:
         tape.check()
     if mode.strict:

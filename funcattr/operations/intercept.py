@@ -122,6 +122,10 @@ class Intercept(TorchFunctionMode):
             return self._watched(func, args, kwargs)
         return func(*args, **kwargs)
 
+    def finish(self) -> None:
+        """Lets go of what only the forward pass needs."""
+        self._convolved = None
+
     def depends(self, t: Any) -> bool:
         """Whether ``t`` depends on what is differentiated."""
         return isinstance(t, Tensor) and t.requires_grad and not isinstance(t, torch.nn.Parameter)

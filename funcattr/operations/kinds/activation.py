@@ -98,7 +98,7 @@ class Activation(Kind):
         return self.ceiling is not None
 
     def witness(self, x: Tensor, out: Tensor, own: Sequence[rules.Rule | None]) -> Tensor | None:
-        known = all(rule is None or rule in _BY_MASK for rule in own)
+        known = all(rule is None or any(rule is one for one in _BY_MASK) for rule in own)
         if self.ceiling == _INFINITY and known:
             return out  # positive where x is, and what torch's own derivative saves
         # Nobody promised to a rule's author that x stays as it is.
