@@ -11,6 +11,7 @@ from .engine.ruled import relu_rule, with_rules
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
 from .methods.attribution import Attribution
 from .methods.bundle import bundle
+from .methods.cams import grad_cam, guided_grad_cam
 from .methods.compose import integrated_gradients, smooth_grad
 from .methods.gradients import (
     deconvnet,
@@ -20,7 +21,7 @@ from .methods.gradients import (
     rule_backprop,
     saliency,
 )
-from .methods.layers import grad_cam, guided_grad_cam, layer_gradient_x_activation
+from .methods.layers import layer_gradient_x_activation
 from .methods.report import sites
 from .methods.sweep import stream, sweep
 from .models.functional import make_functional

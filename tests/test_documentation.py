@@ -37,6 +37,7 @@ def test_there_are_examples():
     count = sum(
         bool(test.examples)
         for name in MODULES
+        if name not in NEEDS or hasattr(torch, "compiler")
         for test in parser.find(importlib.import_module(name))
     )
     assert count > 30

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from ..methods.attribution import Attribution
-from ..methods.layers import grad_cam, layer_gradient_x_activation
+from ..methods.cams import grad_cam
+from ..methods.layers import layer_gradient_x_activation
 from ._captum_inputs import GuidedBackprop
 from ._captum_models import as_module, one_device
 from ._captum_tools import (

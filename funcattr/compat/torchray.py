@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..methods.layers import cam
+from ..methods.cams import cam
 from ..models.copies import Copy
 from ..models.substitutes import Substitutes
 from ..operations.intercept import Intercept

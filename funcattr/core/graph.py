@@ -6,6 +6,7 @@ of them when the compiler first traces.
 
 from __future__ import annotations
 
+import threading
 import uuid
 import weakref
 from collections.abc import Callable
@@ -40,6 +41,8 @@ def show(*functions: Callable[..., Any]) -> None:
 
 
 _named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_lasting: dict[str, Any] = {}  # what cannot be referred to weakly, such as a method of a C type
+_lock = threading.Lock()
 
 
 @constant
@@ -49,14 +52,18 @@ def name_of(value: Any) -> str:
     No two objects ever have the same, in this process or another, so that no cache of graphs can
     take one for the other.
     """
-    for name, known in _named.items():
-        if known is value:
-            return name
-    name = f"{getattr(value, '__name__', type(value).__name__)}-{uuid.uuid4().hex}"
-    _named[name] = value
-    return name
+    with _lock:
+        for name, known in (*_named.items(), *_lasting.items()):
+            if known is value:
+                return name
+        name = f"{getattr(value, '__name__', type(value).__name__)}-{uuid.uuid4().hex}"
+        try:
+            _named[name] = value
+        except TypeError:
+            _lasting[name] = value
+        return name
 
 
 def named(name: str) -> Any:
     """The object of that name."""
-    return _named[name]
+    return _lasting[name] if name in _lasting else _named[name]

@@ -24,6 +24,11 @@ transforms_active: Callable[[], bool] = getattr(
 )
 
 
+# What ``torch.no_grad`` and its kin call, as a mode sees it. Without it an activation inside of the
+# ``forward`` of an autograd.Function is not told from one under ``torch.no_grad``.
+set_grad_enabled: Callable[..., Any] | None = getattr(torch._C, "_set_grad_enabled", None)
+
+
 def forward_mode_active() -> bool:
     """Whether a level of forward-mode autograd is open.
 

@@ -14,6 +14,8 @@ from ..operations.intercept import Intercept
 from ..operations.site import Pass
 
 Tensors = Sequence[Tensor]
+# Tensors, or edges of autograd's graph.
+Points = Sequence[Any]
 
 
 class Pulled(NamedTuple):
@@ -31,7 +33,8 @@ class Backward:
         mode: the mode of the forward pass, where parts of that are repeated.
         outs: the float tensors of the output.
         inputs: those that are explained.
-        layers: those of each layer.
+        layers: where the derivative by each layer's tensors is taken.
+        acts: these tensors.
     """
 
     def __init__(
@@ -40,10 +43,11 @@ class Backward:
         mode: Intercept | None,
         outs: Tensors,
         inputs: Tensors,
-        layers: list[Tensors],
+        layers: list[Points],
+        acts: list[Tensors],
     ) -> None:
         self._passing, self._mode = passing, mode
-        self._outs, self._inputs, self._layers = outs, inputs, layers
+        self._outs, self._inputs, self._layers, self._acts = outs, inputs, layers, acts
 
     def __call__(
         self,
@@ -53,25 +57,31 @@ class Backward:
         which: int,
     ) -> Pulled:
         """The cotangents of some inputs and layers, by the composite of this number."""
-        at_inputs = [self._inputs[i] for i in inputs]
-        at_layers = [self._layers[i] for i in layers]
-        points = [*at_inputs, *(t for ts in at_layers for t in ts)]
-        grads = iter(self._grads(cots, points, which))
+        points = [self._inputs[i] for i in inputs]
+        shapes = list(points)
+        for i in layers:
+            points += self._layers[i]
+            shapes += self._acts[i]
+        grads = iter(self._grads(cots, points, shapes, which))
         return Pulled(
-            [next(grads) for _ in inputs], [[next(grads) for _ in ts] for ts in at_layers]
+            [next(grads) for _ in inputs], [[next(grads) for _ in self._acts[i]] for i in layers]
         )
 
-    def _grads(self, cots: Sequence[Tensor | None], points: Tensors, which: int) -> Tensors:
+    def _grads(
+        self, cots: Sequence[Tensor | None], points: Points, shapes: Tensors, which: int
+    ) -> Tensors:
         if compiling():
             pairs = [(out, c) for out, c in zip(self._outs, cots) if c is not None]
+            if not pairs:
+                return [torch.zeros_like(t) for t in shapes]
             outs, some = [out for out, _ in pairs], [c for _, c in pairs]
             return grad_in_graph(outs, points, some)
-        reached = [p for p in points if p.requires_grad]
+        reached = [p for p in points if not isinstance(p, Tensor) or p.requires_grad]
         pairs = [
             (out, c) for out, c in zip(self._outs, cots) if out.requires_grad and c is not None
         ]
         if not (reached and pairs):
-            return [torch.zeros_like(p) for p in points]
+            return [torch.zeros_like(t) for t in shapes]
         outs, some = [out for out, _ in pairs], [c for _, c in pairs]
         assert self._passing is not None
         create = torch.is_grad_enabled()
@@ -85,5 +95,5 @@ class Backward:
                     outs, reached, some, retain_graph=True, create_graph=create, allow_unused=True
                 )
         by_id: dict[int, Any] = {id(p): g for p, g in zip(reached, found)}
-        grads = (by_id.get(id(p)) for p in points)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(points, grads)]
+        grads = [by_id.get(id(p)) for p in points]
+        return [torch.zeros_like(t) if g is None else g for t, g in zip(shapes, grads)]

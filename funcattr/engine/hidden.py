@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
-from ..core.private import unbatched
-from ..core.trees import pack
 from ..errors import HiddenSiteError, NoMatchError
 from ..models.functional import module_of
 from ..operations.composite import Composite
@@ -56,7 +54,7 @@ def refuse_scripted(parts: Sequence[tuple[str, torch.nn.Module]], composite: Com
             )
 
 
-def refuse_unseen(func: Func, composite: Composite, graph: Sequence[Any]) -> None:
+def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> None:
     """Raises where autograd's graph has an activation of the composite's that is no site.
 
     Those that a mode sees are sites, which leave a node of their own.
@@ -72,12 +70,7 @@ def refuse_unseen(func: Func, composite: Composite, graph: Sequence[Any]) -> Non
             )
 
 
-def graph_behind(out: Any) -> list[Any]:
-    """All nodes of autograd's graph behind ``out``, at the innermost level."""
-    return list(_walked([unbatched(t).grad_fn for t in pack(out)[0]]))
-
-
-def matched(graph: Sequence[Any], composite: int) -> bool:
+def matched(graph: Iterable[Any], composite: int) -> bool:
     """Whether the graph has a site with a rule of the composite of this number."""
     places = (getattr(node, "place", None) for node in graph)
     return any(
@@ -98,19 +91,6 @@ def _name(func: Func) -> str:
     return getattr(func, "__name__", None) or type(module_of(func) or func).__name__
 
 
-def _walked(todo: list[Any]) -> Iterator[Any]:
-    done = set(todo)
-    while todo:
-        node = todo.pop()
-        if node is None:
-            continue
-        yield node
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in done:
-                done.add(parent)
-                todo.append(parent)
-
-
 def _is_one(node: Any, names: frozenset[str]) -> bool:
     """Whether a node of autograd stands for one of these activations."""
     if node.name() in _nodes(names):
@@ -121,5 +101,13 @@ def _is_one(node: Any, names: frozenset[str]) -> bool:
 
 @functools.cache
 def _nodes(names: frozenset[str]) -> frozenset[str]:
-    """How autograd names the nodes of activations; of ELU those of CELU and SELU, too."""
-    return frozenset(f"{n.title().replace('_', '')}Backward0" for n in names if n != "elu")
+    """How autograd names the nodes of activations, asked of autograd itself."""
+    return frozenset(_node(name) for name in names)
+
+
+def _node(name: str) -> str:
+    x = torch.zeros(1, requires_grad=True)
+    more = {"threshold": (0.0, 0.0), "clamp": (0.0, 1.0), "prelu": (torch.zeros(1),)}
+    function = getattr(torch.nn.functional, name, None) or getattr(torch, name)
+    with torch.enable_grad():
+        return str(function(x, *more.get(name, ())).grad_fn.name())

@@ -75,7 +75,9 @@ class LayerOutput(Inside):
         layers = self.tapped()
         found: list[dict[int, list[Tensor]]] = [{} for _ in layers]
 
-        def visit(i: int, number: int, tensors: list[Tensor]) -> list[Tensor]:
+        def visit(i: int, number: int | None, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+            if number is None:
+                return tensors
             if layers[i].occurrence < 0:
                 found[i].clear()
             if layers[i].occurrence in (-1, number):

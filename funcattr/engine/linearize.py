@@ -16,19 +16,21 @@ from ..core.contexts import (
     tracked,
     within_ruled_call,
 )
+from ..core.edges import EDGES, edge_of
 from ..core.graft import graft
 from ..core.levels import compiling, transforming
 from ..core.trees import pack
+from ..cotangents import cotangents
 from ..errors import TargetError
 from ..models.arguments import Chosen
-from ..models.functional import Functional
+from ..models.functional import takes_parameters
 from ..models.taps import Tapped, Taps
 from ..operations.fold import Unfold
 from ..operations.operation import Args, Kwargs
 from ..operations.site import Pass
 from ..operations.tape import Tape
-from ..targets import Index, Target, cotangents
-from .backward import Backward, Pulled
+from ..targets import Index, Target
+from .backward import Backward, Points, Pulled
 from .run import Plan, run
 
 Tensors = Sequence[Tensor]
@@ -171,26 +173,26 @@ class _Run:
         def forward(anchor: Tensor, *primals: Tensor) -> Any:
             nonlocal inside
             acts: list[list[Tensors]] = [[] for _ in self.layers]
-            points: list[list[Tensors]] = [[] for _ in self.layers]
+            points: list[list[Points]] = [[] for _ in self.layers]
 
-            def visit(i: int, call: int, tensors: list[Tensor]) -> Tensors:
-                acts[i].append(tensors)
-                everywhere = compiling() or all(t.requires_grad for t in tensors)
-                if self.at_input and self.layers[i].reads and everywhere:
-                    # All that is made of the tensor counts, in other places than the layer too.
-                    points[i].append(tensors)
-                    return tensors
-                points[i].append([graft(t, t, anchor) for t in tensors])
+            def visit(i: int, call: int | None, tensors: Tensors) -> Tensors:
                 # The model may go on to write to what it gets.
-                return [point.clone() for point in points[i][-1]]
+                point, new = self._at_input(tensors, anchor) if self.at_input else ([], [])
+                if not self.at_input:
+                    point = [graft(t, t, anchor) for t in tensors]
+                    new = [p.clone() for p in point]
+                if call is not None:
+                    acts[i].append([t.clone() for t in tensors] if self.at_input else tensors)
+                    points[i].append(point)
+                return new
 
             taps = Taps(self.layers, self.at_input, visit)
             args = self.args if self.chosen is None else self.chosen.args_with(primals)
             kwargs = self.kwargs
             if self.at_input:
-                first = 1 if isinstance(self.func, Functional) else 0
-                args = (*args[:first], *_marked(args[first:], anchor))
-                kwargs = _marked(kwargs, anchor)
+                first = 1 if takes_parameters(self.func) else 0
+                args = (*args[:first], *marked(args[first:], anchor))
+                kwargs = marked(kwargs, anchor)
             out, mode = run(
                 self.func,
                 self.plans,
@@ -204,9 +206,10 @@ class _Run:
                 tape=self.tape,
             )
             outs, others = self._separated(out)
-            calls = taps.check()
-            inside = mode, outs, primals, [p[call] for p, call in zip(points, calls)]
-            return outs, (others, [a[call] for a, call in zip(acts, calls)])
+            calls = taps.check(mode.escaped)
+            own = [a[call] for a, call in zip(acts, calls)]
+            inside = mode, outs, primals, [p[call] for p, call in zip(points, calls)], own
+            return outs, (others, own)
 
         primals = [torch.zeros(()), *self.primals]
         if self.plain:
@@ -216,6 +219,24 @@ class _Run:
         mode, *tensors = inside
         repeats = self.passing is not None and self.passing.repeats
         return outs, others, acts, Backward(self.passing, mode if repeats else None, *tensors)
+
+    def _at_input(self, tensors: Tensors, anchor: Tensor) -> tuple[Points, Tensors]:
+        """Where the derivative by what goes into a layer is taken, and what is to go in.
+
+        All that is made of such a tensor counts, in other places than the layer as well.
+        """
+        points: list[Any] = []
+        new = []
+        for t in tensors:
+            point: Any = edge_of(t)
+            if point is None and (compiling() or (not EDGES and t.requires_grad)):
+                point = t
+            new.append(t)
+            if point is None:  # it does not depend on the input
+                point = graft(t, t, anchor)
+                new[-1] = point.clone()
+            points.append(point)
+        return points, new
 
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
         """Runs ``forward`` at the level of plain autograd."""
@@ -252,7 +273,7 @@ class _Run:
         return outs, tuple(t for t, yes in zip(tensors, is_float) if not yes)
 
 
-def _marked(values: Any, anchor: Tensor) -> Any:
+def marked(values: Any, anchor: Tensor) -> Any:
     """``values`` with every float tensor differentiable at the level of ``anchor``."""
     tensors, unpack = pack(values)
     return unpack([graft(t, t, anchor) if t.is_floating_point() else t for t in tensors])

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.edges import nodes_behind
 from ..core.levels import compiling, levels
+from ..core.trees import pack
 from ..models.functional import Inside, call
 from ..models.taps import Taps
 from ..operations.composite import Composite
@@ -92,7 +94,7 @@ def _stacked(func: Callable[..., Any], plan: Plan) -> Plan:
 def _check(
     func: Callable[..., Any], plans: Sequence[Plan], mode: Intercept, out: Any, explained: bool
 ) -> None:
-    graph: list[Any] = [] if compiling() else hidden.graph_behind(out)
+    graph = {} if compiling() else nodes_behind(pack(out)[0])
     for i, (plan, composite) in enumerate(zip(plans, mode.composites)):
         if not plan.require_match:
             continue

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.levels import vmapping
 from ..engine.linearize import Linearized, linearize
+from ..engine.output import Output, Part, check_part
 from ..engine.ruled import Ruled, check_func
 from ..engine.run import Plan
 from ..errors import ArgumentError
@@ -74,10 +75,14 @@ class OnePass(Method):
         return done.out, self.explain(done, chosen)
 
 
-def ruled(func: Callable[..., Any]) -> Ruled:
-    """``func`` as a function with rules, of which it may have none."""
+def ruled(func: Callable[..., Any], output: Part | None = None) -> Ruled:
+    """``func``, or a part of its output, as a function with rules, of which it may have none."""
     check_func(func)
-    return func if isinstance(func, Ruled) else Ruled(func, Plan(Composite(()), False))
+    function = func if isinstance(func, Ruled) else Ruled(func, Plan(Composite(()), False))
+    if output is None:
+        return function
+    check_part(output)
+    return Ruled(Output(function.func, output), function.plan)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..engine.linearize import linearize
+from ..engine.output import Output
 from ..engine.run import Plan
 from ..errors import ArgumentError
 from ..models.arguments import Chosen
@@ -84,11 +85,19 @@ def _sharing(attrs: Sequence[Attribution]) -> list[list[int]]:
             groups[i] = [i]
             continue
         # A forward pass marks what goes into layers or what comes out; the others do not mind.
-        key = (id(method.ruled.func), method.at_input)
+        key = (*_identity(method.ruled.func), method.at_input)
         if not layers[i]:
-            key = next((k for k in (key, (key[0], True)) if k in groups), key)
+            key = next((k for k in (key, (*key[:-1], True)) if k in groups), key)
         groups.setdefault(key, []).append(i)
     return list(groups.values())
+
+
+def _identity(func: Callable[..., Any]) -> tuple[Any, ...]:
+    """Tells functions apart; the same part of the output of one function is the same."""
+    if not isinstance(func, Output):
+        return (id(func),)
+    part = func.part if isinstance(func.part, (str, int)) else id(func.part)
+    return (*_identity(func.func), part)
 
 
 def _shared(

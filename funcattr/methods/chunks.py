@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,9 +16,10 @@ from ..core.contexts import tracked
 from ..core.levels import compiling, transforming
 from ..core.memory import Largest, fitting
 from ..core.trees import stacked
-from ..errors import ArgumentError
+from ..cotangents import check_range
+from ..errors import ArgumentError, FuncattrError
 from ..operations.tape import Tape
-from ..targets import Index, Target, as_tensor, check_range, encode_all
+from ..targets import Index, Target, as_tensor, encode_all, settled
 from .attribution import Attribution, Explain, OnePass
 
 Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
@@ -74,16 +76,17 @@ class Sweep:
         size = None if isinstance(self.chunk_size, str) else self.chunk_size
         if self.chunk_size == "auto":
             with Largest() as largest:
-                _, explain = self.attr.linearize(*self.args, **self.kwargs)
+                out, explain = self.attr.linearize(*self.args, **self.kwargs)
             size = fitting(largest, self.args, AUTO_LIMIT)
             chunks = -(-len(self.targets) // size)
             size = -(-len(self.targets) // chunks)  # of one size, as far as they can be
         else:
-            _, explain = self.attr.linearize(*self.args, **self.kwargs)
+            out, explain = self.attr.linearize(*self.args, **self.kwargs)
+        index = None if self.index is None else settled(self.targets, self.index, out)
 
         def run(start: int, stop: int, size: int) -> Any:
-            if self.index is not None:
-                return _explained(explain, self.reduce, self.index[start:stop])
+            if index is not None:
+                return _explained(explain, self.reduce, index[start:stop])
             maps = [_reduced(explain(t), self.reduce) for t in self.targets[start:stop]]
             return stacked(maps, torch.stack)
 
@@ -91,9 +94,9 @@ class Sweep:
 
     def _compiled(self) -> tuple[Callable[[int, int, int], Any], int | None]:
         assert self.index is not None
-        whole = self.index
         with Largest() as largest:
             out, tape = self._taped()
+        whole = settled(self.targets, self.index, out)
         check_range(out, whole)
         size = None if isinstance(self.chunk_size, str) else self.chunk_size
         if self.chunk_size == "auto":
@@ -106,7 +109,10 @@ class Sweep:
         def padded(start: int, stop: int, size: int) -> Any:
             # The last chunk repeats a target, to be of the shape that is compiled.
             index = whole[torch.arange(start, start + size).clamp(max=len(whole) - 1)]
-            maps = run(self.reduce, index, tape, self.args, self.kwargs)
+            try:
+                maps = run(self.reduce, index, tape, self.args, self.kwargs)
+            except Exception as error:
+                raise _cause(error) from None
             return tree_map(lambda m: None if m is None else m[: stop - start], maps)
 
         return padded, size
@@ -157,8 +163,19 @@ def _compiled_chunk(attr: Attribution, taped: bool) -> Callable[..., Any]:
 
     found: Callable[..., Any] | None = attr.compiled.get(taped)
     if found is None:
-        found = attr.compiled[taped] = torch.compile(chunk, fullgraph=True)
+        # The compiler counts how often it has compiled a code object, and soon refuses to; so each
+        # attribution has one of its own.
+        own = types.FunctionType(chunk.__code__.replace(), globals(), closure=chunk.__closure__)
+        found = attr.compiled[taped] = torch.compile(own, fullgraph=True)
     return found
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of ours that the compiler has wrapped; without one, what it raised."""
+    inside: BaseException | None = error
+    while inside is not None and not isinstance(inside, FuncattrError):
+        inside = inside.__cause__ or inside.__context__
+    return inside or error
 
 
 def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core.contexts import graph_only_if, tracked
 from ..core.noise import normal
+from ..engine.output import Part
 from ..errors import ArgumentError
 from ..models.arguments import Argnums, Chosen, check_argnums
 from ..operations.operation import Args, Kwargs
@@ -117,6 +118,7 @@ def integrated_gradients(
     baseline: Any = None,
     argnums: Argnums = 0,
     chunk_size: int | None = None,
+    output: Part | None = None,
 ) -> Attribution:
     """The gradient, integrated from a baseline to the input, times the way from there.
 
@@ -130,6 +132,7 @@ def integrated_gradients(
             that broadcasts to it, a pytree; a tuple of such where ``argnums`` is one).
         argnums: as for `gradient`.
         chunk_size: how many points are held at once, as for `smooth_grad`.
+        output: as for `gradient`.
 
     Returns:
         An `Attribution`, see `gradient`.
@@ -148,7 +151,7 @@ def integrated_gradients(
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     places = tuple(float(p) for p in (nodes + 1) / 2)
     shares = tuple(float(w) for w in weights / 2)
-    attr = gradient(func, argnums)
+    attr = gradient(func, argnums, output=output)
     return Attribution.by(IntegratedGradients(attr, places, shares, baseline, argnums, chunk_size))
 
 

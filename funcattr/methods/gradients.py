@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import rules
 from ..core.contexts import graph_only_if
 from ..engine.linearize import Linearized
+from ..engine.output import Part
 from ..engine.ruled import SiteChoice, relu_rule
 from ..models.arguments import Argnums, Chosen, check_argnums
 from ..targets import Target
@@ -27,7 +28,9 @@ __all__ = [
 ]
 
 
-def gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
+def gradient(
+    func: Callable[..., Any], argnums: Argnums = 0, *, output: Part | None = None
+) -> Attribution:
     """The plain gradient of what a target selects of ``func``'s output.
 
     Args:
@@ -35,6 +38,9 @@ def gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
             is its parameters), or what `relu_rule` returned.
         argnums: which positional argument is explained, as in ``torch.func.grad``; an int, or a
             tuple of ints for a tuple of maps.
+        output: where ``func`` returns several things, which of them is explained: a key or an
+            attribute (``"logits"``), a place (``0``), or a function of the output. What ``target``
+            says is then about that part.
 
     Returns:
         An `Attribution`. Its maps have the shape of the argument (a pytree where that is one, with
@@ -64,7 +70,7 @@ def gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
     tensor([[0., 4.],
             [0., 8.]])
     """
-    return _by_gradient(func, argnums, _itself)
+    return _by_gradient(func, argnums, output, _itself)
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,13 @@ class ByGradient(OnePass):
 
 
 def _by_gradient(
-    func: Callable[..., Any], argnums: Argnums, finish: Callable[[Tensor, Tensor], Tensor]
+    func: Callable[..., Any],
+    argnums: Argnums,
+    output: Part | None,
+    finish: Callable[[Tensor, Tensor], Tensor],
 ) -> Attribution:
     check_argnums(argnums)
-    return Attribution.by(ByGradient(ruled(func), argnums, finish=finish))
+    return Attribution.by(ByGradient(ruled(func, output), argnums, finish=finish))
 
 
 def _itself(g: Tensor, x: Tensor) -> Tensor:
@@ -100,7 +109,9 @@ def _absolute(g: Tensor, x: Tensor) -> Tensor:
     return g.abs()
 
 
-def saliency(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
+def saliency(
+    func: Callable[..., Any], argnums: Argnums = 0, *, output: Part | None = None
+) -> Attribution:
     """The absolute value of the gradient.
 
     Args, Returns and Raises as `gradient`.
@@ -111,10 +122,12 @@ def saliency(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
     >>> saliency(lambda x: -(x**2))(torch.tensor([[1.0, 2.0]]), target=1)
     tensor([[0., 4.]])
     """
-    return _by_gradient(func, argnums, _absolute)
+    return _by_gradient(func, argnums, output, _absolute)
 
 
-def input_x_gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribution:
+def input_x_gradient(
+    func: Callable[..., Any], argnums: Argnums = 0, *, output: Part | None = None
+) -> Attribution:
     """The gradient times the input.
 
     Args, Returns and Raises as `gradient`.
@@ -125,7 +138,7 @@ def input_x_gradient(func: Callable[..., Any], argnums: Argnums = 0) -> Attribut
     >>> input_x_gradient(lambda x: x**2)(torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[ 0., 18.]])
     """
-    return _by_gradient(func, argnums, operator.mul)
+    return _by_gradient(func, argnums, output, operator.mul)
 
 
 def rule_backprop(
@@ -135,6 +148,7 @@ def rule_backprop(
     *,
     sites: SiteChoice = "relu",
     require_match: bool = True,
+    output: Part | None = None,
 ) -> Attribution:
     """The gradient under any rule: ``gradient(relu_rule(func, rule), argnums)``.
 
@@ -144,6 +158,7 @@ def rule_backprop(
         argnums: as for `gradient`.
         sites: which activations follow the rule.
         require_match: whether it is an error that there is none.
+        output: as for `gradient`.
 
     Returns:
         An `Attribution`, see `gradient`.
@@ -157,7 +172,8 @@ def rule_backprop(
     >>> attr(torch.tensor([[-1.0, 2.0]]), target=0)
     tensor([[10.,  0.]])
     """
-    return gradient(relu_rule(func, rule, sites=sites, require_match=require_match), argnums)
+    function = relu_rule(func, rule, sites=sites, require_match=require_match)
+    return gradient(function, argnums, output=output)
 
 
 def guided_backprop(
@@ -166,6 +182,7 @@ def guided_backprop(
     *,
     sites: SiteChoice = "relu",
     require_match: bool = True,
+    output: Part | None = None,
 ) -> Attribution:
     """Guided backpropagation: ReLUs pass positive cotangents where their input is positive.
 
@@ -178,7 +195,9 @@ def guided_backprop(
     >>> guided_backprop(f)(torch.tensor([[2.0, 3.0]]), target=0)
     tensor([[1., 0.]])
     """
-    return rule_backprop(func, rules.guided, argnums, sites=sites, require_match=require_match)
+    return rule_backprop(
+        func, rules.guided, argnums, sites=sites, require_match=require_match, output=output
+    )
 
 
 def deconvnet(
@@ -187,6 +206,7 @@ def deconvnet(
     *,
     sites: SiteChoice = "relu",
     require_match: bool = True,
+    output: Part | None = None,
 ) -> Attribution:
     """DeconvNet: ReLUs pass positive cotangents, whatever their input was.
 
@@ -199,4 +219,6 @@ def deconvnet(
     >>> deconvnet(f)(torch.tensor([[-2.0, 3.0]]), target=0)
     tensor([[1., 0.]])
     """
-    return rule_backprop(func, rules.deconvnet, argnums, sites=sites, require_match=require_match)
+    return rule_backprop(
+        func, rules.deconvnet, argnums, sites=sites, require_match=require_match, output=output
+    )

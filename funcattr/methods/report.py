@@ -8,13 +8,19 @@ from typing import Any
 
 import torch
 
+from ..core.contexts import plain_pass
+from ..core.edges import nodes_behind
+from ..core.trees import pack
 from ..engine.hidden import scripted
+from ..engine.linearize import marked
 from ..engine.ruled import Ruled, check_func, relu_rule
 from ..engine.run import Plan, run
-from ..models.functional import module_of
+from ..models.functional import module_of, takes_parameters
 from ..operations.composite import rule_name
 from ..operations.intercept import Met
 from ..operations.kinds.activation import ACTIVATIONS
+from ..operations.operation import Args, Kwargs
+from ..operations.site import Pass
 
 __all__ = ["Sites", "sites"]
 
@@ -25,8 +31,8 @@ class Sites:
 
     Each row of ``met`` has the fields ``activation`` (or what else kind of operation it is),
     ``spelling``, ``path`` (of the module whose ``forward`` makes the call; empty where it is not
-    known), ``shape`` (of the input), ``rule`` (None where it has none) and ``replaced`` (whether it
-    has one).
+    known), ``shape`` (of the input), ``rule`` (None where it has none), ``reached`` (whether a
+    gradient of the output reaches it) and ``replaced`` (whether a rule acts there).
     """
 
     met: tuple[Met, ...]
@@ -48,7 +54,7 @@ class Sites:
                 m.spelling,
                 m.path or "-",
                 "x".join(map(str, m.shape)) or "-",
-                "-" if m.rule is None else rule_name(m.rule),
+                _rule(m),
             )
             for m in self.met
         ]
@@ -61,6 +67,12 @@ class Sites:
         known = all(m.activation in ACTIVATIONS for m in self.met)
         what = "activations follow the rule" if known else "operations follow a rule"
         return "\n".join([*lines, f"{count} of {len(self.met)} {what}"])
+
+
+def _rule(met: Met) -> str:
+    if met.rule is None:
+        return "-"
+    return rule_name(met.rule) + ("" if met.reached else ", but no gradient reaches it")
 
 
 def sites(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Sites:
@@ -86,10 +98,23 @@ def sites(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Sites:
     check_func(func)
     ruled = func if isinstance(func, Ruled) else relu_rule(func)
     assert isinstance(ruled, Ruled)
-    met: list[Met] = []
-    with torch.no_grad():
-        run(ruled.func, [Plan(ruled.plan.composite, False)], args, kwargs, met=met)
+    met = _met(ruled, args, kwargs)
     model = module_of(ruled.func)
     for path, module in model.named_modules() if model is not None else ():
         met += [Met(name, "TorchScript", path, (), None) for name in scripted(module)]
     return Sites(tuple(met))
+
+
+def _met(ruled: Ruled, args: Args, kwargs: Kwargs) -> list[Met]:
+    met: list[Met] = []
+    floats = [t for t in pack((args, kwargs))[0] if t.is_floating_point()]
+    with torch.enable_grad(), plain_pass():
+        anchor = torch.zeros((), requires_grad=True)
+        first = 1 if takes_parameters(ruled.func) else 0
+        args, kwargs = (*args[:first], *marked(args[first:], anchor)), marked(kwargs, anchor)
+        passing = Pass(plain=True, folds=False)
+        plans = [Plan(ruled.plan.composite, False)]
+        # Of token ids nothing is differentiated; what is made of the parameters is.
+        out, _ = run(ruled.func, plans, args, kwargs, detach=bool(floats), passing=passing, met=met)
+        nodes = nodes_behind(pack(out)[0])
+    return [m._replace(node=None, reached=m.rule is None or m.node in nodes) for m in met]

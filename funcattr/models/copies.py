@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import logging
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
@@ -86,7 +87,8 @@ class Copy:
         own = dict(named_tensors(model, repeats=True)) if tensors else {}
         #: What stands for a tensor of the model, by its identity.
         self.swap = {id(own[name]): tensor for name, tensor in tensors.items()}
-        self._given, self._detach = frozenset(self.swap), detach
+        #: The identities of those tensors for which ``tensors`` has another.
+        self.given, self._detach = frozenset(self.swap), detach
         self._copies: dict[int, Any] = {}  # by the identity of what was copied
         self._alive: list[Any] = []  # an identity holds as long as its object
         self._names: dict[str, nn.Module] = {}
@@ -113,7 +115,7 @@ class Copy:
         if plain is not module:
             clone = self._module(plain, name)
         elif isinstance(module, torch.jit.ScriptModule):
-            if any(id(tensor) in self._given for tensor in module.parameters()):
+            if any(id(tensor) in self.given for tensor in module.parameters()):
                 raise ArgumentError(
                     f"{name or 'the model'!r} is TorchScript, whose parameters cannot be replaced; "
                     "leave them out of the parameters, or use the Python module in its place."
@@ -196,8 +198,8 @@ class Copy:
             if own and not isinstance(value, nn.Parameter):
                 return self._buffer(value)
             return self.swap.get(id(value), value)
-        if isinstance(value, (nn.Module, type)):
-            return value  # one of another model
+        if isinstance(value, (nn.Module, type)) or kind in _OPAQUE:
+            return value  # one of another model, or of no model
         if kind in _CONTAINERS or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
             return self._container(value, kind, own)
         if kind is types.MethodType:
@@ -284,6 +286,10 @@ def _slots(cls: type) -> Sequence[str]:
 # Of a module's attributes those that are copied by themselves, and its tables of hooks.
 _SEEN_TO = frozenset(("_parameters", "_buffers", "_modules", "training"))
 _TABLES = frozenset(nn.Module().__dict__) - _SEEN_TO
+# What is no part of a model, and leads to everything else.
+_OPAQUE = frozenset(
+    (types.ModuleType, logging.Logger, type(torch.ops.aten.relu), type(torch.ops.aten.relu.default))
+)
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 _ATOMS = frozenset(
     (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)

@@ -90,6 +90,11 @@ def module_of(func: Callable[..., Any]) -> nn.Module | None:
     return func if isinstance(func, nn.Module) else None
 
 
+def takes_parameters(func: Callable[..., Any]) -> bool:
+    """Whether the first argument of ``func`` is the parameters of a model."""
+    return takes_parameters(func.func) if isinstance(func, Inside) else isinstance(func, Functional)
+
+
 def call(
     func: Callable[..., Any],
     args: Args,
@@ -138,7 +143,8 @@ def _copied(
         buffers = [name for name, _ in model.named_buffers() if name in given]
         given = {**given, **{name: given[name].clone() for name in buffers}}
     copy = Copy(model, given, path, wraps, detach)
-    mode.substitute, mode.scripted = Substitutes(copy.swap, kept, detach), copy.scripted
+    mode.substitute = Substitutes(copy.swap, kept, detach, copy.given)
+    mode.scripted = copy.scripted
     with mode:
         return copy.root(*args, **kwargs)
 

@@ -8,17 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from ..core.edges import EDGES
+from ..core.graph import node
 from ..core.levels import compiling
 from ..core.private import uncompiled, version
-from ..core.trees import pack
+from ..core.trees import leaves, pack
 from ..errors import LayerError, nearest
+from ..operations.intercept import overwrite
+from ..operations.operation import Args, Kwargs
 from .copies import Forward, Wraps
 from .functional import module_of
 
 Layer = str | nn.Module
-# (layer, call, tensors) -> the tensors to go on with
-Visit = Callable[[int, int, list[Tensor]], Sequence[Tensor]]
+# (layer, call, tensors) -> the tensors to go on with; the call is None where it is a repetition
+Visit = Callable[[int, int | None, Sequence[Tensor]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,9 @@ class Tapped:
     occurrence: int
 
     @property
-    def reads(self) -> bool:
-        """Whether it leaves its input alone (as far as it says)."""
-        return not getattr(self.module, "inplace", False)
+    def writes(self) -> bool:
+        """Whether it says of itself that it writes to its input; some do and do not say so."""
+        return bool(getattr(self.module, "inplace", False))
 
 
 def several(layer: Layer | Sequence[Layer]) -> tuple[tuple[Layer, ...], bool]:
@@ -94,12 +99,17 @@ def _by_path(model: nn.Module, path: str) -> nn.Module:
 class Taps:
     """Lets ``visit`` see, and replace, what goes out of (or into) layers.
 
-    After the forward pass `check` raises where a layer never ran.
+    A layer may write to its input, say so or not. What goes out of it is then in the place of its
+    input, too, where others read it; what went into it is what was there before.
+
+    After the forward pass `check` raises where a layer never ran. A checkpoint may run layers again
+    later, where ``visit`` has to do as before, and note nothing.
     """
 
     def __init__(self, layers: Sequence[Tapped], at_input: bool, visit: Visit) -> None:
         self.layers, self.at_input, self.visit = layers, at_input, visit
         self.calls = [0] * len(layers)
+        self._again = False
 
     def wraps(self) -> Wraps:
         """For `functional.call`."""
@@ -113,49 +123,98 @@ class Taps:
 
         return wrap
 
-    def _visited(self, i: int, value: Any) -> Any:
-        tensors, unpack = pack(value)
+    def _visited(self, i: int, tensors: Sequence[Tensor], whole: Any) -> list[Tensor]:
         floats = [n for n, t in enumerate(tensors) if t.is_floating_point() or t.is_complex()]
         if not floats:
-            came = ", ".join(str(t.dtype) for t in tensors) or type(value).__name__
+            came = ", ".join(str(t.dtype) for t in tensors) or type(whole).__name__
             raise LayerError(
                 f"the {'input' if self.at_input else 'output'} of layer {self.layers[i].name!r} "
                 f"holds no float tensor to explain; it is {came}."
             )
-        call, self.calls[i] = self.calls[i], self.calls[i] + 1
+        call = None if self._again else self.calls[i]
+        self.calls[i] += 1
         new = list(tensors)
         for n, tensor in zip(floats, self.visit(i, call, [tensors[n] for n in floats])):
             new[n] = tensor
+        return new
+
+    def _around_output(self, i: int, forward: Forward, args: Args, kwargs: Kwargs) -> Any:
+        if compiling():
+            return self._traced_output(i, forward, args, kwargs)
+        given = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
+        # What it saves for its backward must stay as it is when its output is put in that place.
+        taken = [t.clone() for t in given]
+        stands = dict(zip(map(id, given), taken))
+        args, kwargs = tree_map(lambda v: stands.get(id(v), v), (args, kwargs))
+        before = list(map(version, taken))
+        out = forward(*args, **kwargs)
+        outs, unpack = pack(out)
+        new = self._visited(i, outs, out)
+        for old, own, count in zip(given, taken, before):
+            where = [n for n, t in enumerate(outs) if t is own]
+            if version(own) != count:
+                overwrite(old, new[where[0]] if where else own)
+                for n in where:
+                    new[n] = old
         return unpack(new)
 
-    def _around_output(
-        self, i: int, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if self.layers[i].reads or not args:
-            return self._visited(i, forward(*args, **kwargs))
-        # Others read what it writes; but what it saves for its backward must stay as it is.
-        out = forward(args[0].clone(), *args[1:], **kwargs)
-        return args[0].copy_(self._visited(i, out))
-
-    def _around_input(
-        self, i: int, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        new, more = self._visited(i, (args, kwargs))
-        before = _versions((args, kwargs))
-        out = forward(*new, **more)
-        if self.layers[i].reads:
-            if _versions((args, kwargs)) != before:
+    def _around_input(self, i: int, forward: Forward, args: Args, kwargs: Kwargs) -> Any:
+        given, unpack = pack((args, kwargs))
+        new = self._visited(i, given, (args, kwargs))
+        if compiling():
+            return self._guarded(i, given, lambda: forward(*args, **kwargs))
+        before = list(map(version, new))
+        if not all(a is b for a, b in zip(given, new)):
+            args, kwargs = unpack(new)
+        out = forward(*args, **kwargs)
+        written = [n for n, count in enumerate(before) if version(new[n]) != count]
+        outs, unpack = pack(out) if written else ([], pack)
+        for n in written:
+            if new[n] is given[n] and not EDGES:
                 raise LayerError(
                     f"layer {self.layers[i].name!r} writes to its own input, which then is no "
                     "longer there to be explained; explain the output of the layer before it."
                 )
-            return out
-        return args[0].copy_(out)
+            if new[n] is not given[n]:
+                overwrite(given[n], new[n])
+                outs = [given[n] if t is new[n] else t for t in outs]
+        return unpack(outs) if written else out
 
-    def check(self) -> list[int]:
-        """The number of the call that each layer stands for."""
+    def _traced_output(self, i: int, forward: Forward, args: Args, kwargs: Kwargs) -> Any:
+        """`_around_output` in code that is compiled, which has no count of writes."""
+        if self.layers[i].writes and args:
+            out = forward(args[0].clone(), *args[1:], **kwargs)
+            outs, unpack = pack(out)
+            return args[0].copy_(unpack(self._visited(i, outs, out)))
+        out = self._guarded(i, pack((args, kwargs))[0], lambda: forward(*args, **kwargs))
+        outs, unpack = pack(out)
+        return unpack(self._visited(i, outs, out))
+
+    def _guarded(self, i: int, given: Sequence[Tensor], forward: Callable[[], Any]) -> Any:
+        """What ``forward`` returns, in traced code, where it must not write to its input."""
+        name = self.layers[i].name
+        for n, t in enumerate(given):
+            _note_writes(t, f"{name} {n}")
+        out = forward()
+        outs = pack(out)[0]
+        for n, t in enumerate(given):
+            if self.at_input or any([o is t for o in outs]):
+                _refuse_writes(t, f"{name} {n}", name, self.at_input)
+        return out
+
+    def check(self, escaped: bool = False) -> list[int]:
+        """The number of the call that each layer stands for.
+
+        ``escaped`` says that modules of the model ran by references that cannot be followed.
+        """
         chosen = []
         for tap, calls in zip(self.layers, self.calls):
+            if calls == 0 and escaped:
+                raise LayerError(
+                    f"layer {tap.name!r} exists, and was not called as an attribute of the model; "
+                    "this one calls modules by other references, which cannot be followed (a "
+                    "closure of a C function, say). Choose a layer that is called by its attribute."
+                )
             if calls == 0:
                 raise LayerError(
                     f"layer {tap.name!r} exists, but this forward pass never calls it. "
@@ -168,8 +227,27 @@ class Taps:
                     f"does not exist, the last is {tap.name}:{calls - 1}."
                 )
             chosen.append(calls - 1 if tap.occurrence < 0 else tap.occurrence)
+        self._again = True
         return chosen
 
 
-def _versions(values: Any) -> list[int]:
-    return [] if compiling() else [version(t) for t in pack(values)[0]]
+_writes: dict[str, int] = {}
+
+
+@node
+def _note_writes(t: Tensor, key: str) -> Tensor:
+    """Notes, while the compiler traces, how often ``t`` was written to."""
+    _writes[key] = version(t)
+    return torch.empty(0)
+
+
+@node
+def _refuse_writes(t: Tensor, key: str, name: str, at_input: bool) -> Tensor:
+    """Raises, while the compiler traces, where ``t`` was written to since."""
+    if version(t) != _writes.pop(key):
+        way = "explain the output of the layer before it" if at_input else "set its inplace = True"
+        raise LayerError(
+            f"layer {name!r} writes to its own input, which compiled code cannot follow; {way}, or "
+            "call the attribution without torch.compile."
+        )
+    return torch.empty(0)

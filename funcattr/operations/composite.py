@@ -11,6 +11,7 @@ from torch.overrides import resolve_name
 
 from .. import rules
 from ..errors import ArgumentError, nearest
+from .fresh import held
 from .kinds.activation import ACTIVATIONS, SPELLINGS, Activation
 from .operation import Call
 from .table import GROUP_OF, KINDS
@@ -132,7 +133,7 @@ def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
     places = where if isinstance(where, tuple) else (where,)
     if not rules.is_pair(rule) and not callable(rule):
         raise ArgumentError(f"rule is a function (x, g) -> g_in, or a pair; got {rule!r}.")
-    return tuple([_test(place) for place in places]), rule
+    return tuple([_test(place) for place in places]), held(rule)
 
 
 def _test(place: Any) -> _Test:

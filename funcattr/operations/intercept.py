@@ -13,12 +13,12 @@ from .. import rules
 from ..core.contexts import is_raw
 from ..core.graph import node
 from ..core.levels import compiling, levels, transforming
-from ..core.private import is_view, saved_tensors_are_hooked
+from ..core.private import is_view, saved_tensors_are_hooked, set_grad_enabled
 from ..errors import HiddenSiteError
 from .composite import Composite
 from .fold import Convolved, Unfold
 from .kinds import activation, norm
-from .kinds.activation import Activation
+from .kinds.activation import ELUS, Activation
 from .operation import Args, Call, Kwargs
 from .site import Pass, site
 from .table import CALLS, GROUP_OF
@@ -37,7 +37,7 @@ _HOOKED = (torch.Tensor.register_hook, torch.Tensor.retain_grad, _GRAD_FN.__get_
 _STATISTICS = (torch.nn.functional.batch_norm, torch.nn.functional.instance_norm)
 _WATCHED = frozenset((*_OPAQUE, *_AUTOGRAD, *_HOOKED, torch.nn.functional.instance_norm))
 
-Substitute = Callable[[Args, Kwargs], tuple[Args, Kwargs]]
+Substitute = Callable[[Args, Kwargs, bool], tuple[Args, Kwargs]]
 
 
 class Met(NamedTuple):
@@ -48,11 +48,13 @@ class Met(NamedTuple):
     path: str
     shape: tuple[int, ...]
     rule: rules.Rule | None
+    node: Any = None
+    reached: bool = True
 
     @property
     def replaced(self) -> bool:
         """Whether a rule acts there."""
-        return self.rule is not None
+        return self.rule is not None and self.reached
 
 
 class Intercept(TorchFunctionMode):
@@ -87,6 +89,8 @@ class Intercept(TorchFunctionMode):
         self.composites, self.depth, self.strict = composites, depth, strict
         self.passing, self.path, self.met, self.substitute = passing, path, met, substitute
         self.quick, self.tape = quick, tape
+        self._recording = True  # what it would be if only Python code had switched it
+        self._inside = self._finished = False
         #: The TorchScript parts of the model, by their paths.
         self.scripted: list[tuple[str, torch.nn.Module]] = []
         self.plain = passing is not None and passing.plain
@@ -108,10 +112,12 @@ class Intercept(TorchFunctionMode):
         if not compiling() and is_raw():
             return func(*args, **kwargs)
         passing = self.passing
-        if passing is not None and passing.plain and not passing.repeats:
-            passing.repeats = saved_tensors_are_hooked()
+        if passing is not None and passing.plain:
+            passing.repeats = passing.repeats or saved_tensors_are_hooked()
+            if not self._finished:
+                self._follow(func, args)
         if self.substitute is not None:
-            args, kwargs = self.substitute(args, kwargs)
+            args, kwargs = self.substitute(args, kwargs, self._inside)
         if GROUP_OF.get(func) in self.groups:
             call = CALLS[func](func, args, kwargs, self.depends)
             if call is not None:
@@ -122,9 +128,29 @@ class Intercept(TorchFunctionMode):
             return self._watched(func, args, kwargs)
         return func(*args, **kwargs)
 
+    def _follow(self, func: Callable[..., Any], args: Args) -> None:
+        """Follows whether the forward pass is inside of the ``forward`` of an autograd.Function.
+
+        Torch switches gradients off there by itself, which no mode sees; it sees whoever else does.
+        """
+        if set_grad_enabled is None:
+            return
+        if torch.is_grad_enabled():
+            if not self._recording:
+                self._recording, self._inside = True, False
+        elif self._recording and not torch.is_inference_mode_enabled():
+            self._recording, self._inside = False, True
+        if func is set_grad_enabled and args:
+            self._recording = bool(args[0])
+
+    @property
+    def escaped(self) -> bool:
+        """Whether a module of the model ran that its copy does not have."""
+        return bool(getattr(self.substitute, "escaped", False))
+
     def finish(self) -> None:
-        """Lets go of what only the forward pass needs."""
-        self._convolved = None
+        """Says that the forward pass is over; what a checkpoint repeats comes later."""
+        self._convolved, self._finished, self._inside = None, True, False
 
     def depends(self, t: Any) -> bool:
         """Whether ``t`` depends on what is differentiated."""
@@ -142,17 +168,26 @@ class Intercept(TorchFunctionMode):
                 self.matched[i] += 1
             elif isinstance(call.kind, Activation):
                 self.others[i].append(call.kind.activation)
-        self._note(call, own[0] if own else None)
+        if ruled and self._inside and self.strict:
+            where = f" in {path!r}" if path else ""
+            raise HiddenSiteError(
+                f"an autograd.Function{where} calls {call.spelling} in its forward, and has a "
+                "backward of its own, where no rule can reach. Use plain torch functions in its "
+                "place (and checkpoints with use_reentrant=False), or pass require_match=False to "
+                "differentiate through it as it is."
+            )
         if not ruled and not self._pays(call) and not self._elsewhere(call, func):
+            self._note(call)
             return func(*args, **kwargs)
         if self._convolved is not None and self.passing is not None:
             convolved, self._convolved = self._convolved, None
-            folded = convolved.folded(call, self.passing)
+            folded = None if ruled else convolved.folded(call, self.passing)
             if folded is not None:
                 return folded
         # An operation in place writes over the x that its derivative needs.
-        x = call.x.clone() if call.in_place else call.x
+        x = call.x.clone() if call.in_place or call.kind.guards_x(own) else call.x
         y = self.site(call, own, x)
+        self._note(call, own[0] if own else None, y)
         if call.in_place:
             return overwrite(call.x, y)
         if not ruled and self.passing is not None and self.passing.folds:
@@ -173,22 +208,27 @@ class Intercept(TorchFunctionMode):
         tensors = [t for t in (call.x, *call.tensors) if t is not None]
         if not all([t.is_floating_point() for t in tensors]):
             return False
-        return not self.plain or any([t.requires_grad for t in tensors])
+        # A graph does not know what depends on the input, and a tape is for one.
+        known = self.plain and self.tape is None
+        return not known or any([t.requires_grad for t in tensors])
 
     def _elsewhere(self, call: Call, func: Callable[..., Any]) -> bool:
-        """Whether an operation would have a rule in another module.
+        """Whether an operation would have a rule in another module, or by another name.
 
         It is a site all the same, so that each ReLU in autograd's graph is one that was not seen.
         """
         if not (self.strict and self.path and isinstance(call.kind, Activation)):
             return False
-        return any([c.rule(call, func, None) is not None for c in self.composites])
+        alike = call.kind.activation in ELUS and any(
+            [not ELUS.isdisjoint(c.activations) for c in self.composites]
+        )
+        return alike or any([c.rule(call, func, None) is not None for c in self.composites])
 
-    def _note(self, call: Call, rule: rules.Rule | None) -> None:
+    def _note(self, call: Call, rule: rules.Rule | None = None, y: Tensor | None = None) -> None:
         if self.met is not None:
             path = self.path[-1] if self.path else ""
-            name = call.kind.names[0]
-            self.met.append(Met(name, call.spelling, path, tuple(call.x.shape), rule))
+            name, node = call.kind.names[0], None if y is None else y.grad_fn
+            self.met.append(Met(name, call.spelling, path, tuple(call.x.shape), rule, node))
 
     def _watched(self, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         if func in _STATISTICS and transforming():

@@ -47,6 +47,10 @@ class Kind(ABC):
         """
         return x if any(self.needs_x(rule) for rule in own or (None,)) else None
 
+    def guards_x(self, own: Sequence[rules.Rule | None]) -> bool:
+        """Whether its site works on a copy of ``x``, which nobody else can write to."""
+        return False
+
     def needs_x(self, rule: rules.Rule | None) -> bool:
         """Whether a backward pass by ``rule`` goes by ``x``."""
         return self.reads_x if rule is None else getattr(rule, "reads_x", True)

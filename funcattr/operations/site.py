@@ -19,6 +19,7 @@ from ..core.graph import name_of, named, node
 from ..core.levels import Counter, apply, compiling
 from ..core.private import forward_mode_active, transforms_active
 from ..errors import FuncattrError
+from .fresh import shown
 from .operation import Kind, Operation, Tensors
 from .tape import Tape, merged
 
@@ -286,6 +287,8 @@ def site(
     sizes = (len(tensors), *map(len, prepared))
     more = (*tensors, *(t for some in prepared for t in some))
     if compiling():
+        for rule, some in zip(own, prepared):
+            shown(rule, operation, some)
         references = tuple([reference(rule) for rule in own])
         merges = tape is not None
         return placed(kind, references, sizes, depth, x, *more, merges=merges)

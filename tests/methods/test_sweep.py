@@ -110,7 +110,7 @@ WRONG = {
     "a single int": (dict(targets=3), fa.TargetError, "call the attribution itself"),
     "float": (dict(targets=[1.5]), fa.TargetError, "got 1.5"),
     "float tensor": (dict(targets=torch.tensor([1.0])), fa.TargetError, "integers"),
-    "3-d tensor": (dict(targets=torch.zeros(1, 1, 1).long()), fa.TargetError, r"\[T, B\]"),
+    "4-d tensor": (dict(targets=torch.zeros(1, 1, 1, 1).long()), fa.TargetError, r"\[T, B\]"),
     "out of range": (dict(targets=range(5)), fa.TargetError, r"lies in -4\.\.3"),
     "chunk_size 0": (dict(targets=[0], chunk_size=0), fa.ArgumentError, "positive int"),
     "chunk_size -1": (dict(targets=[0], chunk_size=-1), fa.ArgumentError, "got -1"),

@@ -14,6 +14,7 @@ from torch.overrides import resolve_name
 
 from ... import rules
 from ...core.graph import constant, name_of, named, show
+from ...core.private import vmap_active
 from ...errors import ArgumentError
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
 
@@ -26,6 +27,8 @@ _IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
 ACTIVATIONS = (*_IN_PLACE_AT, "prelu", "gelu", "softplus", "sigmoid", "tanh", "clamp")
 
 _INFINITY = float("inf")
+# Autograd has one node for all of them.
+ELUS = frozenset(("elu", "celu", "selu"))
 _BY_MASK = (rules.standard, rules.guided, rules.deconvnet)  # read no more of x than where it is > 0
 
 
@@ -98,11 +101,13 @@ class Activation(Kind):
         return self.ceiling is not None
 
     def witness(self, x: Tensor, out: Tensor, own: Sequence[rules.Rule | None]) -> Tensor | None:
-        known = all(rule is None or any(rule is one for one in _BY_MASK) for rule in own)
-        if self.ceiling == _INFINITY and known:
+        if self.ceiling == _INFINITY and _known(own):
             return out  # positive where x is, and what torch's own derivative saves
+        return x
+
+    def guards_x(self, own: Sequence[rules.Rule | None]) -> bool:
         # Nobody promised to a rule's author that x stays as it is.
-        return x if known else x.clone()
+        return not _known(own)
 
     def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
         call = _CALLS.get(self.text) or named(self.text)
@@ -115,8 +120,11 @@ class Activation(Kind):
         return self.pull(t, Operation(self, x, tensors, ()))  # elementwise: its own transpose
 
     def pull(self, g: Tensor, operation: Operation) -> Tensor:
-        if self.ceiling is None:
+        if self.ceiling is None and not vmap_active():
             return super().pull(g, operation)
+        if self.ceiling is None:
+            # torch.vmap fails on a backward pass within a backward pass, so by forward mode.
+            return super().push(g, operation.x, *operation.tensors)
         x = operation.x_beside(g)
         if self.ceiling == _INFINITY:
             return rules.standard(x, g)
@@ -140,6 +148,10 @@ class Activation(Kind):
         if self.ceiling is None or self.ceiling == _INFINITY:
             return result
         return result.masked_fill(x >= self.ceiling, 0)
+
+
+def _known(own: Sequence[rules.Rule | None]) -> bool:
+    return all(rule is None or any(rule is one for one in _BY_MASK) for rule in own)
 
 
 def _check(rule: rules.Rule, x: Tensor, result: object) -> None:

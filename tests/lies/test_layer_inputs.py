@@ -1,0 +1,204 @@
+"""A layer's input is what went in, before the layer (or the model) wrote to it."""
+
+import pytest
+import torch
+from helpers import assert_close
+from torch import nn
+
+import funcattr as fa
+
+
+class Own(nn.Module):
+    """A layer of one's own, which writes to its input and does not say so."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x):
+        return self.f(x)
+
+
+class Net(nn.Module):
+    """A layer whose input others read before and, where it is discarded, after it."""
+
+    def __init__(self, layer, early, discards):
+        super().__init__()
+        self.conv, self.next = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3)
+        self.layer, self.head = layer, nn.Linear(27, 4)
+        self.early, self.discards = early, discards
+
+    def after(self, h):
+        extra = torch.tanh(h).sum((1, 2, 3))[:, None] if self.early else 0
+        return lambda a: self.head(self.next(a).flatten(1)) ** 2 + extra
+
+    def forward(self, x):
+        h = self.conv(x)
+        after = self.after(h)
+        if self.discards:
+            self.layer(h)
+            return after(h)
+        return after(self.layer(h))
+
+
+LAYERS = {
+    "relu": nn.ReLU(inplace=True),
+    "leaky": nn.LeakyReLU(0.1, inplace=True),
+    "silu": nn.SiLU(inplace=True),
+    "own_relu": Own(lambda x: x.relu_()),
+    "own_affine": Own(lambda x: x.mul_(2).add_(1)),
+    "own_view": Own(lambda x: x.view(-1).mul_(2).view_as(x)),
+    "container": nn.Sequential(nn.ReLU(True), nn.Tanh()),
+    "identity": nn.Identity(),
+    "plain": nn.ReLU(),
+}
+X = torch.randn(2, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def made(name, early=False, discards=False):
+    torch.manual_seed(1)
+    return Net(LAYERS[name], early, discards).double().eval()
+
+
+def split(net, target=1):
+    """By plain autograd: the layer's input and output, and the gradients at both."""
+    h = net.conv(X).detach().requires_grad_()
+    a = net.layer(h.clone())
+    out = net.after(h)(a)[:, target].sum()
+    return (h, *torch.autograd.grad(out, h, retain_graph=True)), (a, *torch.autograd.grad(out, a))
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer_gradient_x_activation(name, early):
+    net = made(name, early)
+    for at_input, (t, g) in zip((True, False), split(net)):
+        attr = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=at_input)
+        wanted = t * g
+        assert_close(attr(X, target=1), wanted)
+        assert_close(fa.sweep(attr, X, targets=[0, 1])[1], wanted)
+        assert_close(torch.vmap(lambda x, attr=attr: attr(x[None], target=1)[0])(X), wanted)
+        assert_close(fa.bundle(attr, fa.gradient(net))(X, target=1)[0], wanted)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky", "silu", "own_relu", "own_affine", "plain"])
+def test_a_layer_whose_result_is_discarded(name):
+    net = made(name, early=True, discards=name != "plain")
+    for at_input, (t, g) in zip((True, False), split(net)):
+        attr = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=at_input)
+        assert_close(attr(X, target=1), t * g)
+
+
+@pytest.mark.parametrize("name", ["relu", "own_relu", "silu"])
+def test_grad_cam_and_guided_grad_cam(name):
+    net = made(name)
+    (h, g), _ = split(net)
+    cam = torch.relu((g.mean((2, 3), keepdim=True) * h).sum(1, keepdim=True))
+    assert_close(fa.grad_cam(net, "layer", attribute_to_layer_input=True)(X, target=1), cam)
+    sites = {"relu": "relu", "own_relu": "relu", "silu": "silu"}[name]
+    guided = fa.guided_backprop(net, sites=sites)(X, target=1)
+    ours = fa.guided_grad_cam(net, "layer", attribute_to_layer_input=True, sites=sites)
+    assert_close(ours(X, target=1), cam * guided)
+
+
+@pytest.mark.parametrize("name", ["relu", "own_affine"])
+@pytest.mark.parametrize("at_input", [False, True])
+def test_derivatives_of_the_map(name, at_input):
+    net = made(name, early=True)
+    attr = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=at_input)
+    v, step = torch.cos(torch.arange(100.0, dtype=torch.float64)).reshape(X.shape), 1e-6
+    f = lambda x: (attr(x, target=1) * net.conv(X).detach().cos()).sum()
+    numeric = (f(X + step * v) - f(X - step * v)) / (2 * step)
+    assert_close((torch.func.grad(f)(X) * v).sum(), numeric, 1e-5)
+    assert_close(torch.func.jvp(f, (X,), (v,))[1], numeric, 1e-5)
+    x = X.clone().requires_grad_()
+    assert_close((torch.autograd.grad(f(x), x)[0] * v).sum(), numeric, 1e-5)
+
+
+def test_what_the_model_writes_to_later():
+    """The layer only reads; the model overwrites its input, and what it returned, afterwards."""
+
+    class Writes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = Own(lambda x: x + 1)
+
+        def forward(self, x):
+            h = torch.sin(x)
+            y = self.layer(h)
+            h.mul_(2)
+            y.mul_(5)
+            return (y + h).flatten(1)
+
+    h = torch.sin(X)
+    hot = torch.zeros_like(h.flatten(1))
+    hot[:, 3] = 1
+    hot = hot.reshape(h.shape)
+    attr = fa.layer_gradient_x_activation(Writes(), "layer", attribute_to_layer_input=True)
+    assert_close(attr(X, target=3), 7 * hot * h)
+    attr = fa.layer_gradient_x_activation(Writes(), "layer")
+    assert_close(attr(X, target=3), 5 * hot * (h + 1))
+    assert_close(fa.layer_output(Writes(), "layer", at_input=True)(X), h)
+
+
+def test_an_input_that_needs_no_gradient():
+    """A layer of something that does not depend on the input is a start of its own."""
+
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            p = torch.linspace(-1, 1, 5, dtype=x.dtype)
+            self.layer(p)
+            return (x * p).sum((1, 2, 3))
+
+    attr = fa.layer_gradient_x_activation(Positions(), "layer", attribute_to_layer_input=True)
+    p = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    g = X.sum((0, 1, 2)) * (p > 0)
+    assert_close(attr(X, target=lambda out: out), g * p)
+
+
+def test_the_derivative_counts_readers_before_and_after():
+    class Skip(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            h = torch.tanh(x)
+            before = h.exp()
+            return before + self.layer(h) + h**2
+
+    net = Skip().double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    h = torch.tanh(x).requires_grad_()
+    (g,) = torch.autograd.grad((h.exp() + net.layer(h) + h**2)[:, 1].sum(), h)
+    attr = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=True)
+    assert_close(attr(x, target=1), g * h)
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name, at_input", [("relu", False), ("container", False), ("plain", True)])
+def test_compiled(name, at_input):
+    net = made(name, early=True)
+    attr = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=at_input)
+    compiled = torch.compile(attr, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(X, target=1), attr(X, target=1))
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize(
+    "name, at_input", [("own_relu", False), ("relu", True), ("own_relu", True)]
+)
+def test_compiled_code_refuses_what_it_cannot_follow(name, at_input):
+    attr = fa.layer_gradient_x_activation(made(name), "layer", attribute_to_layer_input=at_input)
+    with pytest.raises(fa.LayerError, match="writes to its own input"):
+        fa.sweep(attr, X, targets=[1], compile=True)
+
+
+@pytest.mark.compiled
+def test_a_compiled_sweep_of_a_layer_behind_a_convolution():
+    attr = fa.layer_gradient_x_activation(made("plain"), "layer")
+    assert_close(fa.sweep(attr, X, targets=[1], compile=True)[0], attr(X, target=1))
