@@ -57,9 +57,9 @@ class _Mode(Intercept):
         if self.function is None:
             self.depth = levels()
             return super().site(call, own, x)
-        with raw():  # an outer context leaves alone what the function calls
-            out: Tensor = apply(self.function, x)
-            return out
+        # An outer context leaves alone what the function calls.
+        out: Tensor = raw(apply, self.function, x)
+        return out
 
 
 class ReLUContext:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,55 +14,70 @@ from torch import Tensor
 from .levels import compiling, levels
 from .trees import leaves
 
-_local = threading.local()
+T = TypeVar("T")
 
 
-class _Counted:
-    """A context that a thread can be inside of, several times over."""
+class _State(threading.local):
+    """What this thread is inside of."""
 
-    name: ClassVar[str]
-
-    def __enter__(self) -> None:
-        setattr(_local, self.name, getattr(_local, self.name, 0) + 1)
-
-    def __exit__(self, *exc: object) -> None:
-        setattr(_local, self.name, getattr(_local, self.name) - 1)
+    raw = plain = ruled = False
+    see: Callable[[Any], None] | None = None
 
 
-class raw(_Counted):
-    """Inside of this context every interceptor leaves all calls alone: they are our own."""
+_local = _State()
 
-    name = "raw"
+# These are functions and no context managers: an interrupt can come between the end of a ``with``
+# and the first line of its ``__exit__``, and would leave the thread inside for good. Nothing comes
+# before an assignment in a ``finally``.
+
+
+def raw(f: Callable[..., T], *args: Any) -> T:
+    """``f(*args)``, in which every interceptor leaves all calls alone: they are our own."""
+    before = _local.raw
+    _local.raw = True
+    try:
+        return f(*args)
+    finally:
+        _local.raw = before
 
 
 def is_raw() -> bool:
     """Whether this thread is inside of `raw`."""
-    return getattr(_local, "raw", 0) > 0
+    return _local.raw
 
 
-class plain_pass(_Counted):
-    """Inside of this context a forward pass of ours runs in plain autograd."""
-
-    name = "plain"
+def plain_pass(f: Callable[..., T], *args: Any) -> T:
+    """``f(*args)``, a forward pass of ours in plain autograd."""
+    before = _local.plain
+    _local.plain = True
+    try:
+        with torch.enable_grad():
+            return f(*args)
+    finally:
+        _local.plain = before
 
 
 def within_plain_pass() -> bool:
     """Whether this thread is inside of `plain_pass`: somebody outside will differentiate."""
-    return not compiling() and getattr(_local, "plain", 0) > 0
+    return not compiling() and _local.plain
 
 
-class ruled_call(_Counted):
-    """Inside of this context a ruled function runs whose derivative somebody else takes.
+def ruled_call(f: Callable[..., T], *args: Any) -> T:
+    """``f(*args)``, a ruled function whose derivative somebody else takes.
 
     Its rules belong to a level, so that a pass of ours inside of it needs a level of its own.
     """
-
-    name = "ruled"
+    before = _local.ruled
+    _local.ruled = True
+    try:
+        return f(*args)
+    finally:
+        _local.ruled = before
 
 
 def within_ruled_call() -> bool:
     """Whether this thread is inside of `ruled_call`."""
-    return getattr(_local, "ruled", 0) > 0
+    return _local.ruled
 
 
 class watching:
@@ -72,7 +87,7 @@ class watching:
         self.see = see
 
     def __enter__(self) -> None:
-        self.before = getattr(_local, "see", None)
+        self.before = _local.see
         _local.see = self.see
 
     def __exit__(self, *exc: object) -> None:
@@ -81,9 +96,8 @@ class watching:
 
 def seen(out: Any) -> None:
     """Shows what a site returns to whoever is `watching`."""
-    see = getattr(_local, "see", None)
-    if see is not None:
-        see(out)
+    if _local.see is not None:
+        _local.see(out)
 
 
 def tracked(values: Any) -> bool:

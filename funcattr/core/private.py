@@ -88,6 +88,15 @@ def is_view(t: Tensor) -> bool:
     return True if known is None else bool(known())
 
 
+def share_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether a write to one of two tensors is a write to the other.
+
+    Without torch's answer that is so of a tensor and its views.
+    """
+    known = getattr(torch._C, "_is_alias_of", None)
+    return a is b or getattr(a, "_base", None) is b if known is None else bool(known(a, b))
+
+
 def version(t: Tensor) -> int:
     """How often ``t`` was written to; torch's own autograd goes by this count.
 

@@ -88,8 +88,7 @@ class Backward:
         # Without a graph of the maps, this level is the only one.
         with self._passing.pulled(which, keeping=not create):
             if self._mode is not None:
-                with self._mode:
-                    found = backward_under_modes(outs, some, reached, create)
+                found = self._mode.around(backward_under_modes, outs, some, reached, create)
             else:
                 found = torch.autograd.grad(
                     outs, reached, some, retain_graph=True, create_graph=create, allow_unused=True

@@ -68,8 +68,7 @@ class LayerOutput(Inside):
         plans = [Plan(Composite(()), False)]
         if compiling():
             return run(self, plans, args, kwargs)[0]
-        with ruled_call():
-            return run(self, plans, args, kwargs)[0]
+        return ruled_call(run, self, plans, args, kwargs)[0]
 
     def call(self, args: Args, kwargs: Kwargs, *, wraps: Wraps = (), **how: Any) -> Any:
         layers = self.tapped()

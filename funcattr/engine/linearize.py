@@ -241,15 +241,18 @@ class _Run:
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
         """Runs ``forward`` at the level of plain autograd."""
         state = torch.get_rng_state()
-        with torch.enable_grad(), plain_pass():
+
+        def twice() -> tuple[Any, Any]:
             own = [_differentiable(p) for p in primals]
             try:
-                outs, (others, acts) = forward(*own)
+                return forward(*own)  # type: ignore[no-any-return]
             except Unfold:
                 assert self.passing is not None
                 self.passing.folds = False
                 torch.set_rng_state(state)  # the next try draws what this one drew
-                outs, (others, acts) = forward(*own)
+                return forward(*own)  # type: ignore[no-any-return]
+
+        outs, (others, acts) = plain_pass(twice)
         if self.tracked:
             return outs, (others, acts)
         return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])

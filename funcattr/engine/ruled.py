@@ -33,8 +33,7 @@ class Ruled(Inside):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if compiling():
             return run(self.func, [self.plan], args, kwargs)[0]
-        with ruled_call():
-            return run(self.func, [self.plan], args, kwargs)[0]
+        return ruled_call(run, self.func, [self.plan], args, kwargs)[0]
 
     def call(self, args: Args, kwargs: Kwargs, **how: Any) -> Any:
         return call(self.func, args, kwargs, **how)  # `run` has put its plan into the mode

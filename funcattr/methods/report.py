@@ -98,7 +98,7 @@ def sites(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Sites:
     check_func(func)
     ruled = func if isinstance(func, Ruled) else relu_rule(func)
     assert isinstance(ruled, Ruled)
-    met = _met(ruled, args, kwargs)
+    met = plain_pass(_met, ruled, args, kwargs)
     model = module_of(ruled.func)
     for path, module in model.named_modules() if model is not None else ():
         met += [Met(name, "TorchScript", path, (), None) for name in scripted(module)]
@@ -108,13 +108,12 @@ def sites(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Sites:
 def _met(ruled: Ruled, args: Args, kwargs: Kwargs) -> list[Met]:
     met: list[Met] = []
     floats = [t for t in pack((args, kwargs))[0] if t.is_floating_point()]
-    with torch.enable_grad(), plain_pass():
-        anchor = torch.zeros((), requires_grad=True)
-        first = 1 if takes_parameters(ruled.func) else 0
-        args, kwargs = (*args[:first], *marked(args[first:], anchor)), marked(kwargs, anchor)
-        passing = Pass(plain=True, folds=False)
-        plans = [Plan(ruled.plan.composite, False)]
-        # Of token ids nothing is differentiated; what is made of the parameters is.
-        out, _ = run(ruled.func, plans, args, kwargs, detach=bool(floats), passing=passing, met=met)
-        nodes = nodes_behind(pack(out)[0])
+    anchor = torch.zeros((), requires_grad=True)
+    first = 1 if takes_parameters(ruled.func) else 0
+    args, kwargs = (*args[:first], *marked(args[first:], anchor)), marked(kwargs, anchor)
+    passing = Pass(plain=True, folds=False)
+    plans = [Plan(ruled.plan.composite, False)]
+    # Of token ids nothing is differentiated; what is made of the parameters is.
+    out, _ = run(ruled.func, plans, args, kwargs, detach=bool(floats), passing=passing, met=met)
+    nodes = nodes_behind(pack(out)[0])
     return [m._replace(node=None, reached=m.rule is None or m.node in nodes) for m in met]

@@ -137,16 +137,14 @@ def _copied(
     args, kwargs = tuple(map(_fresh, args)), {k: _fresh(v) for k, v in kwargs.items()}
     if model is None:
         mode.substitute = Substitutes({}, kept, detach)
-        with mode:
-            return func(*args, **kwargs)
+        return mode.around(func, *args, **kwargs)
     if given:
         buffers = [name for name, _ in model.named_buffers() if name in given]
         given = {**given, **{name: given[name].clone() for name in buffers}}
     copy = Copy(model, given, path, wraps, detach)
     mode.substitute = Substitutes(copy.swap, kept, detach, copy.given)
     mode.scripted = copy.scripted
-    with mode:
-        return copy.root(*args, **kwargs)
+    return mode.around(copy.root, *args, **kwargs)
 
 
 def _traced(

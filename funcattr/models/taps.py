@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from ..core.edges import EDGES
 from ..core.graph import node
 from ..core.levels import compiling
-from ..core.private import uncompiled, version
+from ..core.private import share_memory, uncompiled, version
 from ..core.trees import leaves, pack
 from ..errors import LayerError, nearest
 from ..operations.intercept import overwrite
@@ -110,6 +110,8 @@ class Taps:
         self.layers, self.at_input, self.visit = layers, at_input, visit
         self.calls = [0] * len(layers)
         self._again = False
+        # What a layer only passed on, or gave a view of, with how often it was written to by then.
+        self._views: list[tuple[int, Tensor, int]] = []
 
     def wraps(self) -> Wraps:
         """For `functional.call`."""
@@ -152,7 +154,11 @@ class Taps:
         new = self._visited(i, outs, out)
         for old, own, count in zip(given, taken, before):
             where = [n for n, t in enumerate(outs) if t is own]
-            if version(own) != count:
+            if version(own) == count:
+                shared = [new[n] for n, t in enumerate(outs) if share_memory(t, own)]
+                if shared and not self._again:
+                    self._views += [(i, t, version(t)) for t in (old, *shared)]
+            else:
                 overwrite(old, new[where[0]] if where else own)
                 for n in where:
                     new[n] = old
@@ -207,6 +213,13 @@ class Taps:
 
         ``escaped`` says that modules of the model ran by references that cannot be followed.
         """
+        for i, t, count in self._views:
+            if version(t) != count:
+                raise LayerError(
+                    f"layer {self.layers[i].name!r} gives a view of its own input, and the model "
+                    "then writes to one of both, and so to the other, which cannot be followed. "
+                    "Choose the layer before or behind it."
+                )
         chosen = []
         for tap, calls in zip(self.layers, self.calls):
             if calls == 0 and escaped:
@@ -227,7 +240,7 @@ class Taps:
                     f"does not exist, the last is {tap.name}:{calls - 1}."
                 )
             chosen.append(calls - 1 if tap.occurrence < 0 else tap.occurrence)
-        self._again = True
+        self._again, self._views = True, []
         return chosen
 
 

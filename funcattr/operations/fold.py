@@ -86,9 +86,9 @@ class Convolved(NamedTuple):
         own = any(t is not None and t.requires_grad for t in call.tensors)
         if not untouched or watched(out) or own:
             return None
-        with torch.no_grad(), raw():
-            known = call.kind.value(out, *call.tensors)
-            scale = call.kind.prepared(False, *call.tensors)
+        with torch.no_grad():
+            known = raw(call.kind.value, out, *call.tensors)
+            scale = raw(call.kind.prepared, False, *call.tensors)
         k = self.kind
         kind = Folded(k.stride, k.padding, k.dilation, k.groups, [known])
         return site(kind, (), 1, x, self.weight, scale, passing=passing)

@@ -24,7 +24,7 @@ from .site import Pass, site
 from .table import CALLS, GROUP_OF
 from .tape import Tape
 
-QUICK = frozenset(("activation", "convolution", "norm", "max_pool", "mean", "pad"))
+QUICK = frozenset(("activation", "convolution", "norm", "group_norm", "max_pool", "mean", "pad"))
 COMPILED = QUICK - {"max_pool", "pad"}  # where the compiler's own is as quick
 
 _OPAQUE = {  # what holds a ReLU where no mode can see it
@@ -91,6 +91,7 @@ class Intercept(TorchFunctionMode):
         self.quick, self.tape = quick, tape
         self._recording = True  # what it would be if only Python code had switched it
         self._inside = self._finished = False
+        self._active = True
         #: The TorchScript parts of the model, by their paths.
         self.scripted: list[tuple[str, torch.nn.Module]] = []
         self.plain = passing is not None and passing.plain
@@ -109,7 +110,7 @@ class Intercept(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not compiling() and is_raw():
+        if not compiling() and (is_raw() or not self._active):
             return func(*args, **kwargs)
         passing = self.passing
         if passing is not None and passing.plain:
@@ -127,6 +128,18 @@ class Intercept(TorchFunctionMode):
         if func in _WATCHED or func in _STATISTICS:
             return self._watched(func, args, kwargs)
         return func(*args, **kwargs)
+
+    def around(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """``f(*args, **kwargs)`` under the mode.
+
+        Afterwards it is inert, should an interrupt have left it on torch's stack of modes.
+        """
+        self._active = True
+        try:
+            with self:
+                return f(*args, **kwargs)
+        finally:
+            self._active = False
 
     def _follow(self, func: Callable[..., Any], args: Args) -> None:
         """Follows whether the forward pass is inside of the ``forward`` of an autograd.Function.
@@ -192,7 +205,8 @@ class Intercept(TorchFunctionMode):
             return overwrite(call.x, y)
         if not ruled and self.passing is not None and self.passing.folds:
             self._convolved = Convolved.of(call, y)
-        return y if self.plain and type(y) is Tensor else y.clone()
+        # The model may write to it, and to views of it: torch refuses where it is itself a view.
+        return y if self.plain and type(y) is Tensor and not is_view(y) else y.clone()
 
     def site(self, call: Call, own: Sequence[rules.Rule | None], x: Tensor) -> Tensor:
         """What stands for a call, of ``x``."""
@@ -260,7 +274,8 @@ def overwrite(x: Tensor, y: Tensor) -> Tensor:
     """``x.copy_(y)``.
 
     Detaches ``x`` first, so that the backward of ``copy_`` sends no zeros to what ``x`` was before.
+    Where gradients are switched off, they do not see the write at all.
     """
-    if not is_view(x):
+    if torch.is_grad_enabled() and not is_view(x):
         x.detach_()
     return x.copy_(y)

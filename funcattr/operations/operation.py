@@ -40,12 +40,15 @@ class Kind(ABC):
         """More tensors that its value and derivative go by, which have no derivative themselves."""
         return ()
 
-    def witness(self, x: Tensor, out: Tensor, own: Sequence[rules.Rule | None]) -> Tensor | None:
-        """What is saved in the place of ``x``: a tensor that says as much in a backward pass.
+    def witness(
+        self, x: Tensor, out: Tensor, own: Sequence[rules.Rule | None], more: bool
+    ) -> Tensor | None:
+        """What is saved in the place of ``x``: a tensor that says as much.
 
-        The model may write to ``x`` later, where it may under torch's own derivative.
+        The model may write to ``x`` later, where it may under torch's own derivative. ``more`` says
+        that tangents, or cotangents of other tensors, are asked for as well.
         """
-        return x if any(self.needs_x(rule) for rule in own or (None,)) else None
+        return x if more or any(self.needs_x(rule) for rule in own or (None,)) else None
 
     def guards_x(self, own: Sequence[rules.Rule | None]) -> bool:
         """Whether its site works on a copy of ``x``, which nobody else can write to."""

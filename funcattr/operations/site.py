@@ -152,8 +152,7 @@ class Site(torch.autograd.Function):
 
     @staticmethod
     def forward(kind: Kind, place: Place, x: Tensor, *tensors: Tensor | None) -> Tensor:
-        with raw():
-            return kind.value(x, *tensors[: place.sizes[0]])
+        return raw(kind.value, x, *tensors[: place.sizes[0]])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -163,9 +162,8 @@ class Site(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         # Under torch.vmap nothing but tensors can be saved, and the same for both directions. What
         # is not needed is not saved, since the model may write to it.
-        witness = ctx.kind.witness(x, output, ctx.place.rules)
-        if any(ctx.needs_input_grad[3:]) or forward_mode_active():
-            witness = x
+        more = any(ctx.needs_input_grad[3:]) or forward_mode_active()
+        witness = ctx.kind.witness(x, output, ctx.place.rules, more)
         values = (witness, *tensors)
         ctx.there = [value is not None for value in values]
         ctx.save_for_backward(*(value for value in values if value is not None))
@@ -181,8 +179,7 @@ class Site(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = Site.saved(ctx)  # a checkpoint repeats its operations here, which are the model's
-        with raw():
-            return Site.pulled(ctx, g, *saved)
+        return raw(Site.pulled, ctx, g, *saved)
 
     @staticmethod
     def pulled(
@@ -227,15 +224,18 @@ class Site(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        x, tensors = Site.saved(ctx)
+        return raw(Site.pushed, ctx, tangents, *Site.saved(ctx))
+
+    @staticmethod
+    def pushed(ctx: Any, tangents: Tensors, x: Tensor | None, tensors: Tensors) -> Tensor | None:
+        """The tangent of the output."""
         own = tensors[: ctx.place.sizes[0]]
         t, *ts = tangents[2 : 3 + len(own)]
-        with raw():
-            out: Tensor | None = None if t is None else ctx.kind.push(t, x, *own)
-            if any(t is not None for t in ts):
-                assert x is not None
-                more: Tensor = ctx.kind.push_tensors(ts, x, *own)
-                out = more if out is None else out + more
+        out: Tensor | None = None if t is None else ctx.kind.push(t, x, *own)
+        if any(t is not None for t in ts):
+            assert x is not None
+            more: Tensor = ctx.kind.push_tensors(ts, x, *own)
+            out = more if out is None else out + more
         return out
 
 
@@ -275,21 +275,25 @@ def site(
     as more tensors, so that levels further out see how it depends on ``x`` and the weights.
     """
     through = _made if tape is None else tape.made
-    with contextlib.nullcontext() if compiling() else raw():
+
+    def prepare() -> tuple[Operation, list[Sequence[Tensor]]]:
+        here = x
         if tape is not None and any(kind.needs_x(rule) for rule in own or (None,)):
-            x = tape.x(x)
-        tensors = (*tensors, *through(lambda: kind.constants(x)))
-        operation = Operation(kind, x, tensors, tuple(x.shape))
-        prepared: list[Sequence[Tensor]] = [
+            here = tape.x(x)
+        constants = through(lambda: kind.constants(here))
+        operation = Operation(kind, here, (*tensors, *constants), tuple(x.shape))
+        return operation, [
             through(functools.partial(rule.prepare, operation)) if rules.is_pair(rule) else ()
             for rule in own
         ]
-    sizes = (len(tensors), *map(len, prepared))
-    more = (*tensors, *(t for some in prepared for t in some))
+
+    operation, prepared = prepare() if compiling() else raw(prepare)
+    sizes = (len(operation.tensors), *map(len, prepared))
+    assert operation.x is not None
+    more = (*operation.tensors, *(t for some in prepared for t in some))
     if compiling():
         for rule, some in zip(own, prepared):
             shown(rule, operation, some)
         references = tuple([reference(rule) for rule in own])
-        merges = tape is not None
-        return placed(kind, references, sizes, depth, x, *more, merges=merges)
-    return placed(kind, tuple(own), sizes, depth, x, *more, passing=passing)
+        return placed(kind, references, sizes, depth, operation.x, *more, merges=tape is not None)
+    return placed(kind, tuple(own), sizes, depth, operation.x, *more, passing=passing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .kinds import activation, convolution, linear, norm, padding, pooling
+from .kinds import activation, convolution, group_norm, linear, norm, padding, pooling
 from .operation import Recognise
 
 _GROUPS: Mapping[str, Mapping[Callable[..., Any], Recognise]] = {
@@ -13,6 +13,7 @@ _GROUPS: Mapping[str, Mapping[Callable[..., Any], Recognise]] = {
     "convolution": convolution.CALLS,
     "linear": linear.CALLS,
     "norm": norm.CALLS,
+    "group_norm": group_norm.CALLS,
     "max_pool": pooling.CALLS,
     "mean": pooling.MEANS,
     "pad": padding.CALLS,

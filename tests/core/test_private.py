@@ -23,6 +23,7 @@ NEEDED = {
     "is_wrapped": (torch._C._functorch, "is_functorch_wrapped_tensor"),
     "unbatched": (torch._C._functorch, "get_unwrapped"),
     "is_view": (torch.Tensor, "_is_view"),
+    "share_memory": (torch._C, "_is_alias_of"),
     "version": (torch.Tensor, "_version"),
     "watched": (torch.Tensor, "_backward_hooks"),
     "saved_tensors_are_hooked": (torch._C._autograd, "_top_saved_tensors_default_hooks"),

@@ -1,5 +1,6 @@
 """Cases that somebody found by trying to make the library lie; each was wrong, or crashed, once."""
 
+import functools
 import sys
 import threading
 import warnings
@@ -15,17 +16,32 @@ from funcattr.core.graph import name_of
 
 X = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 PICTURE = torch.randn(2, 2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-SMOOTH = ("sigmoid", "gelu", "silu", "softplus", "elu", "hardswish", "leaky_relu", "mish", "selu")
+SMOOTH = (
+    "sigmoid",
+    "prelu",
+    "gelu",
+    "silu",
+    "softplus",
+    "elu",
+    "hardswish",
+    "leaky_relu",
+    "mish",
+    "selu",
+)
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("name", SMOOTH)
 def test_smooth_activations_under_vmap(name):
-    attr = fa.guided_backprop(getattr(F, name), sites=name)
-    maps = attr(X, target=1)
-    assert_close(torch.vmap(lambda x: attr(x[None], target=1)[0])(X), maps)
-    x = X.clone().requires_grad_()
-    (true,) = torch.autograd.grad(getattr(F, name)(x)[:, 1].sum(), x)
+    weight = torch.full((4,), 0.3, dtype=torch.float64)
+    f = functools.partial(F.prelu, weight=weight) if name == "prelu" else getattr(F, name)
+    attr = fa.guided_backprop(f, sites=name)
+    ties = X.clone()
+    ties[0] = 0
+    maps = attr(ties, target=1)
+    assert_close(torch.vmap(lambda x: attr(x[None], target=1)[0])(ties), maps)
+    x = ties.clone().requires_grad_()
+    (true,) = torch.autograd.grad(f(x)[:, 1].sum(), x)
     assert_close(maps, torch.relu(true))
 
 
@@ -139,3 +155,136 @@ def test_sites_lists_products_with_a_weight():
     weight = torch.ones(4, 5, dtype=torch.float64)
     ruled = fa.with_rules(lambda x: x @ weight, fa.Composite([("linear", fa.rules.epsilon(1.0))]))
     assert [met.activation for met in fa.sites(ruled, X)] == ["linear"]
+
+
+def test_an_in_place_relu_where_gradients_are_switched_off():
+    """Torch's derivative does not see that write at all."""
+    weight = torch.cos(torch.arange(16.0, dtype=torch.float64)).reshape(4, 4)
+
+    def model(x):
+        h = x @ weight
+        with torch.no_grad():
+            h.relu_()
+        return h * h + torch.relu(x)
+
+    x = X.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(model(x)[:, 1].sum(), x)
+    for attr in (fa.gradient(model), fa.rule_backprop(model, fa.rules.standard)):
+        assert_close(attr(X, target=1), wanted)
+        assert_close(fa.sweep(attr, X, targets=[1])[0], wanted)
+
+
+@pytest.mark.parametrize("passes_on", [nn.Flatten(), nn.Identity(), nn.Dropout().eval()])
+@pytest.mark.parametrize("which", ["output", "input"])
+def test_a_layer_that_gives_a_view_which_is_written_to(passes_on, which):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = passes_on
+
+        def forward(self, x):
+            h = x * 1
+            v = self.layer(h)
+            (v if which == "output" else h).relu_()
+            return v * 2 + h
+
+    net = Net().double()
+    with pytest.raises(fa.LayerError, match="gives a view of its own input"):
+        fa.layer_gradient_x_activation(net, "layer")(X, target=1)
+    with pytest.raises(fa.LayerError, match="gives a view of its own input"):
+        fa.layer_gradient_x_activation(net, ["layer"])(X, target=1)
+    assert_close(fa.relu_rule(net)(X), 3 * X.relu())
+    at_input = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=True)
+    assert_close(at_input(X, target=1)[:, 1], 3 * X[:, 1].relu())
+
+
+@pytest.mark.parametrize("rule", ["standard", "guided"])
+def test_what_is_written_to_after_a_relu_under_transforms(rule):
+    def writes(x):
+        h = torch.sin(x)
+        h += F.relu(h)
+        return h**2
+
+    by_hand = lambda x: (torch.sin(x) + F.relu(torch.sin(x))) ** 2
+    f, g = (fa.rule_backprop(func, getattr(fa.rules, rule)) for func in (writes, by_hand))
+    v = X.flip(0)
+    for transform in (
+        lambda a: a(X, target=1),
+        lambda a: torch.func.jvp(lambda x: a(x, target=1), (X,), (v,))[1],
+        lambda a: torch.func.grad(lambda x: (a(x, target=1) * v).sum())(X),
+        lambda a: torch.vmap(lambda x: a(x[None], target=1)[0])(X),
+    ):
+        assert_close(transform(f), transform(g))
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.Conv2d(2, 2, 2), nn.BatchNorm2d(2).eval()])
+def test_a_view_of_what_a_site_gives_is_written_to(layer):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            h = self.layer(x).flatten(2).transpose(1, 2)
+            h += 1.0
+            return h.relu().mean(1)
+
+    attr = fa.guided_backprop(Net().double())
+    assert_close(fa.sweep(attr, PICTURE, targets=[1])[0], attr(PICTURE, target=1))
+
+
+@pytest.mark.parametrize("groups, affine", [(1, True), (2, True), (4, False)])
+def test_group_norm(groups, affine):
+    """In any layout; torch's own derivative fails in a sweep over channels-last memory."""
+    norm = nn.GroupNorm(groups, 4, affine=affine)
+    if affine:
+        nn.init.uniform_(norm.weight)
+        nn.init.uniform_(norm.bias)
+    net = nn.Sequential(norm, nn.Tanh(), nn.Flatten()).double()
+    base = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    for x in (base, base.to(memory_format=torch.channels_last)):
+        leaf = x.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(net(leaf)[:, 5].sum(), leaf, create_graph=True)
+        attr = fa.gradient(net)
+        assert_close(attr(x, target=5), wanted.detach())
+        assert_close(fa.sweep(attr, x, targets=[5])[0], wanted.detach())
+        assert torch.equal(attr.linearize(x)[0], net(x))
+        (second,) = torch.autograd.grad((wanted**3).sum(), leaf)
+        explained = lambda x, attr=attr: (fa.sweep(attr, x, targets=[5]) ** 3).sum()
+        assert_close(torch.func.grad(explained)(x), second)
+        v = torch.cos(x)
+        swept = lambda x, attr=attr: fa.sweep(attr, x, targets=[5])[0]
+        pushed = torch.func.jvp(swept, (base,), (v,))[1]
+        step = 1e-6
+        ends = [swept(base + s * v) for s in (step, -step)]
+        if x is base:
+            assert_close(pushed, (ends[0] - ends[1]) / (2 * step), 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_at_any_function_leaves_nothing_behind():
+    """What a Ctrl-C does that comes as a function begins, the exits of contexts among them."""
+    attr = fa.guided_backprop(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).double())
+    wanted = attr(X, target=1)
+    calls = [0]
+
+    def trace(frame, event, arg):
+        if "funcattr" in frame.f_code.co_filename:
+            calls[0] -= 1
+            if calls[0] == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return None
+
+    before, interrupted = sys.gettrace(), 0
+    for n in range(1, 400, 3):
+        calls[0] = n
+        sys.settrace(trace)
+        try:
+            attr(X, target=1)
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(before)
+        assert torch.equal(attr(X, target=1), wanted)
+    assert interrupted > 50

@@ -100,7 +100,9 @@ class Activation(Kind):
         """Of ReLUs the mask is kept in the layout that many cotangents have."""
         return self.ceiling is not None
 
-    def witness(self, x: Tensor, out: Tensor, own: Sequence[rules.Rule | None]) -> Tensor | None:
+    def witness(
+        self, x: Tensor, out: Tensor, own: Sequence[rules.Rule | None], more: bool
+    ) -> Tensor | None:
         if self.ceiling == _INFINITY and _known(own):
             return out  # positive where x is, and what torch's own derivative saves
         return x
@@ -124,7 +126,10 @@ class Activation(Kind):
             return super().pull(g, operation)
         if self.ceiling is None:
             # torch.vmap fails on a backward pass within a backward pass, so by forward mode.
-            return super().push(g, operation.x, *operation.tensors)
+            x = operation.x
+            if x is not None and self.activation == "prelu":
+                x = x.masked_fill(x == 0, -1)  # where torch's two modes take different sides
+            return super().push(g, x, *operation.tensors)
         x = operation.x_beside(g)
         if self.ceiling == _INFINITY:
             return rules.standard(x, g)
