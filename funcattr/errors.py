@@ -43,3 +43,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'a', 'b'?`` for the known names closest to ``name``, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+
+
+def short(value: object) -> str:
+    """How a value is shown in an error: its beginning, where it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The type of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

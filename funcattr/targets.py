@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import TargetError
+from .errors import TargetError, short
 
 __all__ = ["Index", "Target", "encode"]
 
@@ -73,7 +73,7 @@ def encode(target: Target, device: torch.device | None = None) -> Tensor | None:
             return torch.empty(0, 1, dtype=torch.long, device=device)  # for an empty batch
         rows = [t if isinstance(t, tuple) else (t,) for t in target]
         if len({len(row) for row in rows}) > 1:
-            raise TargetError(f"the tuples of a target list have one length; got {target!r}.")
+            raise TargetError(f"the tuples of a target list have one length; got {short(target)}.")
         integers = [_stack([_integer(t, target) for t in row], device, target) for row in rows]
         return torch.stack(integers)
     return _stack([_integer(target, target)], device, target)
@@ -157,5 +157,5 @@ def _integer(value: Any, target: Any) -> int | Tensor:
         return operator.index(value)
     except TypeError:
         raise TargetError(
-            f"a target is {FORMS}; got {target!r} of type {type(target).__name__}."
+            f"a target is {FORMS}; got {short(target)} of type {type(target).__name__}."
         ) from None

@@ -83,7 +83,7 @@ class LayerOutput(Inside):
                 found[i][number] = [t.clone() for t in tensors]  # the model may write to them
             return tensors
 
-        taps = Taps(layers, self.at_input, visit)
+        taps = Taps(layers, self.at_input, visit, marks=False)
         call(self.func, args, kwargs, wraps=(*wraps, *taps.wraps()), **how)
         acts = [one_or_tuple(f[number]) for f, number in zip(found, taps.check())]
         return acts if self.many else acts[0]

@@ -186,7 +186,7 @@ class _Run:
                     points[i].append(point)
                 return new
 
-            taps = Taps(self.layers, self.at_input, visit)
+            taps = Taps(self.layers, self.at_input, visit, marks=True)
             args = self.args if self.chosen is None else self.chosen.args_with(primals)
             kwargs = self.kwargs
             if self.at_input:

@@ -10,7 +10,7 @@ from typing import Any
 from .. import rules
 from ..core.contexts import ruled_call
 from ..core.levels import compiling
-from ..errors import ArgumentError, nearest
+from ..errors import ArgumentError, nearest, short
 from ..models.functional import Inside, call, module_of
 from ..operations.composite import Composite, Row
 from ..operations.kinds.activation import ACTIVATIONS, SPELLINGS
@@ -141,12 +141,18 @@ def relu_rule(
 
 def check_func(func: Any) -> None:
     """Raises where ``func`` cannot be a model or a function."""
-    if not callable(func) or isinstance(func, type) or hasattr(func, "linearize"):
-        hint = {True: " Pass an instance of the class."}.get(isinstance(func, type), "")
-        hint = " It is an attribution already." if hasattr(func, "linearize") else hint
-        raise ArgumentError(
-            f"func is a function, a module or the f of make_functional; got {func!r}.{hint}"
-        )
+    if callable(func) and not isinstance(func, type) and not hasattr(func, "linearize"):
+        return
+    hint = ""
+    if isinstance(func, type):
+        hint = " Pass an instance of the class."
+    elif hasattr(func, "linearize"):
+        hint = " It is an attribution already."
+    elif isinstance(func, Mapping):
+        hint = " A state dict holds weights only; load it into a model, and pass that."
+    raise ArgumentError(
+        f"func is a function, a module or the f of make_functional; got {short(func)}.{hint}"
+    )
 
 
 def _rows(func: Callable[..., Any], rule: rules.Elementwise, sites: Any) -> list[Row]:

@@ -71,7 +71,11 @@ def run(
         tape=tape,
     )
     wraps = taps.wraps() if taps is not None else ()
+    if taps is not None and not compiling():
+        mode.watch = taps.watch
     out = call(func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
+    if mode.watch is not None:
+        mode.watch(pack(out)[0])
     mode.finish()
     if tape is not None:
         tape.check()

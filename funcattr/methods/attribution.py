@@ -33,7 +33,15 @@ class Method(ABC):
         """For `Attribution`; ``once`` says that a single target will be explained."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Explain]:
-        return self.linearize(args, kwargs)
+        try:
+            return self.linearize(args, kwargs)
+        except TypeError as error:
+            if "target" in kwargs:
+                raise ArgumentError(
+                    "linearize takes what the function takes; a target goes to the explain that it "
+                    f"returns: out, explain = attr.linearize(x); explain(3). {error}"
+                ) from error
+            raise
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,11 @@ class Attribution:
         try:
             explain = self.once(args, kwargs)
         except TypeError as error:
+            if "targets" in kwargs:
+                raise ArgumentError(
+                    "several targets go in funcattr.sweep(attr, x, targets=...), or one in "
+                    f"attr(x, target=...). {error}"
+                ) from error
             if target is None and args and isinstance(args[-1], (int, list, tuple)):
                 raise ArgumentError(
                     f"a target goes by its keyword, attr(x, target={args[-1]!r}), and several go "

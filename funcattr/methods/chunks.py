@@ -17,7 +17,7 @@ from ..core.levels import compiling, transforming
 from ..core.memory import Largest, fitting
 from ..core.trees import stacked
 from ..cotangents import check_range
-from ..errors import ArgumentError, FuncattrError
+from ..errors import ArgumentError, FuncattrError, first_line
 from ..operations.tape import Tape
 from ..targets import Index, Target, as_tensor, encode_all, settled
 from .attribution import Attribution, Explain, OnePass
@@ -195,7 +195,13 @@ def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:
 def _reduced(maps: Any, reduce: Reduce | None) -> Any:
     if reduce is None:
         return maps
-    reduced = reduce(maps)
+    try:
+        reduced = reduce(maps)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(
+            f"reduce raised {first_line(error)}. It is a function of one map, and runs under "
+            "torch.vmap: without .item(), numpy, or an if on values (torch.where)."
+        ) from error
     leaves = tree_flatten(reduced)[0]
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         came = ", ".join(type(leaf).__name__ for leaf in leaves)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core.contexts import graph_only_if, tracked
+from ..core.levels import vmapping
 from ..core.noise import normal
 from ..engine.output import Part
 from ..errors import ArgumentError
@@ -102,12 +103,21 @@ class SmoothGrad(Method):
 
 
 def _noise(x: Tensor, generator: torch.Generator | int | None, place: list[int]) -> Tensor:
-    if generator is None:
-        return torch.randn_like(x)
-    if isinstance(generator, torch.Generator):
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(
-            x.device
-        )
+    try:
+        if generator is None:
+            return torch.randn_like(x)
+        if isinstance(generator, torch.Generator):
+            device = generator.device
+            drawn = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device)
+            return drawn.to(x.device)
+    except RuntimeError as error:
+        if not vmapping():
+            raise
+        raise ArgumentError(
+            "under torch.vmap smooth_grad draws its noise only where it is said how: pass "
+            "randomness='different' (or 'same') to torch.vmap, or a seed as generator, which is "
+            "the same noise for all."
+        ) from error
     return normal(generator, place, [1, *x.shape[1:]] if x.dim() else []).to(x)
 
 

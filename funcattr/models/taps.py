@@ -102,16 +102,21 @@ class Taps:
     A layer may write to its input, say so or not. What goes out of it is then in the place of its
     input, too, where others read it; what went into it is what was there before.
 
+    ``marks`` says that ``visit`` returns others than it gets.
+
     After the forward pass `check` raises where a layer never ran. A checkpoint may run layers again
     later, where ``visit`` has to do as before, and note nothing.
     """
 
-    def __init__(self, layers: Sequence[Tapped], at_input: bool, visit: Visit) -> None:
-        self.layers, self.at_input, self.visit = layers, at_input, visit
+    def __init__(
+        self, layers: Sequence[Tapped], at_input: bool, visit: Visit, *, marks: bool
+    ) -> None:
+        self.layers, self.at_input, self.visit, self.marks = layers, at_input, visit, marks
         self.calls = [0] * len(layers)
         self._again = False
-        # What a layer only passed on, or gave a view of, with how often it was written to by then.
-        self._views: list[tuple[int, Tensor, int]] = []
+        # Pairs of what a layer got and its output, where that is a view of it, with how often each
+        # was written to by then. What stands in the place of the output is no view.
+        self._views: list[tuple[int, Tensor, int, Tensor, int]] = []
 
     def wraps(self) -> Wraps:
         """For `functional.call`."""
@@ -141,6 +146,10 @@ class Taps:
         return new
 
     def _around_output(self, i: int, forward: Forward, args: Args, kwargs: Kwargs) -> Any:
+        if not self.marks:
+            out = forward(*args, **kwargs)
+            self._visited(i, pack(out)[0], out)
+            return out
         if compiling():
             return self._traced_output(i, forward, args, kwargs)
         given = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
@@ -157,7 +166,7 @@ class Taps:
             if version(own) == count:
                 shared = [new[n] for n, t in enumerate(outs) if share_memory(t, own)]
                 if shared and not self._again:
-                    self._views += [(i, t, version(t)) for t in (old, *shared)]
+                    self._views += [(i, old, version(old), t, version(t)) for t in shared]
             else:
                 overwrite(old, new[where[0]] if where else own)
                 for n in where:
@@ -208,18 +217,23 @@ class Taps:
                 _refuse_writes(t, f"{name} {n}", name, self.at_input)
         return out
 
+    def watch(self, used: Any) -> None:
+        """Raises where a tensor is used that should have been written to as a view of another."""
+        for i, a, count_a, b, count_b in self._views:
+            stale = [t for t, w in ((a, version(b) != count_b), (b, version(a) != count_a)) if w]
+            tensors = [t for t in leaves(used) if isinstance(t, Tensor)] if stale else []
+            if any([share_memory(t, s) for t in tensors for s in stale]):
+                raise LayerError(
+                    f"layer {self.layers[i].name!r} gives a view of its own input, the model then "
+                    "writes to one of both, and goes on with the other, which cannot be followed. "
+                    "Choose the layer before or behind it."
+                )
+
     def check(self, escaped: bool = False) -> list[int]:
         """The number of the call that each layer stands for.
 
         ``escaped`` says that modules of the model ran by references that cannot be followed.
         """
-        for i, t, count in self._views:
-            if version(t) != count:
-                raise LayerError(
-                    f"layer {self.layers[i].name!r} gives a view of its own input, and the model "
-                    "then writes to one of both, and so to the other, which cannot be followed. "
-                    "Choose the layer before or behind it."
-                )
         chosen = []
         for tap, calls in zip(self.layers, self.calls):
             if calls == 0 and escaped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -133,7 +134,21 @@ def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
     places = where if isinstance(where, tuple) else (where,)
     if not rules.is_pair(rule) and not callable(rule):
         raise ArgumentError(f"rule is a function (x, g) -> g_in, or a pair; got {rule!r}.")
+    if not rules.is_pair(rule) and not _takes_two(rule):
+        raise ArgumentError(
+            f"a rule is called with two tensors, (x, g) -> g_in; {rule_name(rule)!r} cannot be."
+        )
     return tuple([_test(place) for place in places]), held(rule)
+
+
+def _takes_two(rule: Any) -> bool:
+    try:
+        inspect.signature(rule).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a function of C that does not say
+        return True
+    return True
 
 
 def _test(place: Any) -> _Test:

@@ -89,6 +89,8 @@ class Intercept(TorchFunctionMode):
         self.composites, self.depth, self.strict = composites, depth, strict
         self.passing, self.path, self.met, self.substitute = passing, path, met, substitute
         self.quick, self.tape = quick, tape
+        #: Where given, is shown what every call gets.
+        self.watch: Callable[[Any], None] | None = None
         self._recording = True  # what it would be if only Python code had switched it
         self._inside = self._finished = False
         self._active = True
@@ -117,6 +119,8 @@ class Intercept(TorchFunctionMode):
             passing.repeats = passing.repeats or saved_tensors_are_hooked()
             if not self._finished:
                 self._follow(func, args)
+        if self.watch is not None:
+            self.watch((args, kwargs))
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._inside)
         if GROUP_OF.get(func) in self.groups:
@@ -163,7 +167,7 @@ class Intercept(TorchFunctionMode):
 
     def finish(self) -> None:
         """Says that the forward pass is over; what a checkpoint repeats comes later."""
-        self._convolved, self._finished, self._inside = None, True, False
+        self._convolved, self._finished, self._inside, self.watch = None, True, False, None
 
     def depends(self, t: Any) -> bool:
         """Whether ``t`` depends on what is differentiated."""

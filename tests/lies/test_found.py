@@ -174,28 +174,42 @@ def test_an_in_place_relu_where_gradients_are_switched_off():
         assert_close(fa.sweep(attr, X, targets=[1])[0], wanted)
 
 
-@pytest.mark.parametrize("passes_on", [nn.Flatten(), nn.Identity(), nn.Dropout().eval()])
-@pytest.mark.parametrize("which", ["output", "input"])
-def test_a_layer_that_gives_a_view_which_is_written_to(passes_on, which):
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = passes_on
+class PassesOn(nn.Module):
+    """A layer that gives a view of its input; the model writes to one and reads the other."""
 
-        def forward(self, x):
-            h = x * 1
-            v = self.layer(h)
-            (v if which == "output" else h).relu_()
-            return v * 2 + h
+    def __init__(self, layer, written, read):
+        super().__init__()
+        self.layer, self.written, self.read = layer, written, read
 
-    net = Net().double()
-    with pytest.raises(fa.LayerError, match="gives a view of its own input"):
-        fa.layer_gradient_x_activation(net, "layer")(X, target=1)
-    with pytest.raises(fa.LayerError, match="gives a view of its own input"):
-        fa.layer_gradient_x_activation(net, ["layer"])(X, target=1)
-    assert_close(fa.relu_rule(net)(X), 3 * X.relu())
+    def forward(self, x):
+        h = x * 1
+        both = {"input": h, "output": self.layer(h)}
+        both[self.written].relu_()
+        return both[self.read] * 2
+
+
+VIEWS = [nn.Flatten(), nn.Identity(), nn.Dropout().eval()]
+
+
+@pytest.mark.parametrize("layer", VIEWS)
+@pytest.mark.parametrize("written, read", [("output", "input"), ("input", "output")])
+def test_a_layer_that_gives_a_view_which_is_written_to(layer, written, read):
+    net = PassesOn(layer, written, read)
+    for layers in ("layer", ["layer"]):
+        with pytest.raises(fa.LayerError, match="gives a view of its own input"):
+            fa.layer_gradient_x_activation(net, layers)(X, target=1)
+    assert_close(fa.relu_rule(net)(X), 2 * X.relu())
     at_input = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=True)
-    assert_close(at_input(X, target=1)[:, 1], 3 * X[:, 1].relu())
+    assert_close(at_input(X, target=1)[:, 1], 2 * X[:, 1].relu())
+    assert_close(fa.layer_output(net, "layer")(X), X)
+
+
+@pytest.mark.parametrize("layer", VIEWS)
+def test_a_view_that_is_written_to_and_read(layer):
+    """As in a block whose dropout is switched off, before a ReLU in place."""
+    net = PassesOn(layer, "output", "output")
+    maps = fa.layer_gradient_x_activation(net, "layer")(X, target=1)
+    assert_close(maps[:, 1], 2 * X[:, 1].relu())
 
 
 @pytest.mark.parametrize("rule", ["standard", "guided"])

@@ -15,7 +15,7 @@ from torch.overrides import resolve_name
 from ... import rules
 from ...core.graph import constant, name_of, named, show
 from ...core.private import vmap_active
-from ...errors import ArgumentError
+from ...errors import ArgumentError, FuncattrError, first_line
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
 
 _IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
@@ -145,10 +145,19 @@ class Activation(Kind):
             pulled = operation.pull(g)
             return pulled.relu_() if operation.alone else torch.relu(pulled)
         x = operation.x_beside(g)
-        if self.ceiling is None:
-            result = rules.at(elementwise, x, g, operation.pull)
-        else:
-            result = elementwise(x, g)
+        try:
+            if self.ceiling is None:
+                result = rules.at(elementwise, x, g, operation.pull)
+            else:
+                result = elementwise(x, g)
+        except (RuntimeError, TypeError) as error:
+            if isinstance(error, FuncattrError) or elementwise in rules.BY_EXAMPLE:
+                raise
+            raise ArgumentError(
+                f"the rule {getattr(rule, '__name__', rule)!r} raised {first_line(error)}. A rule "
+                "is elementwise, (x, g) -> g_in, and in sweeps it runs under torch.vmap: without "
+                ".item(), numpy, or an if on values (torch.where)."
+            ) from error
         _check(rule, x, result)
         if self.ceiling is None or self.ceiling == _INFINITY:
             return result
