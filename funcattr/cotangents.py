@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .core.edges import edge_of, nodes_behind
+from .core.edges import EDGES, edge_of, nodes_behind
 from .core.levels import compiling
 from .errors import TargetError
 from .targets import FORMS, Index, Target, encode
@@ -62,20 +62,20 @@ def _by_callable(
 
     def noting(*outs: Tensor) -> Tensor:
         explained = value(outs)
-        if not compiling():
+        if EDGES and not compiling():
             nodes = nodes_behind([explained])
             used.extend(edge is not None and edge.node in nodes for edge in map(edge_of, outs))
         return explained
 
     explained, pull = torch.func.vjp(noting, *outs)  # type: ignore[misc]
     cots: tuple[Tensor, ...] = pull(torch.ones_like(explained))
-    if compiling():
+    if compiling() or not EDGES:
         used = [_uses(value, outs, n) for n in range(len(outs))]
     return tuple([c if yes else None for c, yes in zip(cots, used)])
 
 
 def _uses(value: Callable[[Sequence[Tensor]], Tensor], outs: tuple[Tensor, ...], n: int) -> bool:
-    """Whether the n-th of ``outs`` is used, in traced code, which has no graph to look at."""
+    """Whether the n-th of ``outs`` is used, where there is no graph to look at."""
     found = []
 
     def of_one(out: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .graph import node
 from .levels import apply
+from .private import pushed
 
 
 @node
@@ -37,4 +38,4 @@ class _Graft(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: Any, t: Tensor | None, __: Any) -> Tensor | None:
-        return None if t is None else t.clone()
+        return None if t is None else pushed(Tensor.clone, t)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from ..errors import FuncattrError
 
+T = TypeVar("T")
 _functorch: Any = getattr(torch._C, "_functorch", None)
 
 # Whether a transform of torch.func is under way, in this thread. Without it (torch before 2.1)
@@ -27,6 +29,26 @@ transforms_active: Callable[[], bool] = getattr(
 # What ``torch.no_grad`` and its kin call, as a mode sees it. Without it an activation inside of the
 # ``forward`` of an autograd.Function is not told from one under ``torch.no_grad``.
 set_grad_enabled: Callable[..., Any] | None = getattr(torch._C, "_set_grad_enabled", None)
+
+
+_set_fwd_grad_enabled: Any = getattr(torch.autograd.forward_ad, "_set_fwd_grad_enabled", None)
+
+
+def pushed(f: Callable[..., T], *tensors: Tensor | None) -> T:
+    """``f(*tensors)`` in the ``jvp`` of a Function, seen by levels of forward mode further out.
+
+    Torch switches forward mode off there, and so loses the tangents of tangents in silence. Without
+    its switch every derivative in forward mode is refused.
+    """
+    if _set_fwd_grad_enabled is None:
+        raise FuncattrError(
+            "this torch does not show its switch of forward mode, without which derivatives in "
+            "forward mode can be wrong; use reverse mode (torch.func.grad, jacrev)."
+        )
+    # What is of this level is a constant here, and what is further out is not.
+    unpacked = [t if t is None else forward_ad.unpack_dual(t, level=0).primal for t in tensors]
+    with _set_fwd_grad_enabled(True):
+        return f(*unpacked)
 
 
 def forward_mode_active() -> bool:

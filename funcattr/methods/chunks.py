@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -187,9 +188,28 @@ def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:
         specs.append((leaves, spec))
         return [leaf for leaf in leaves if leaf is not None]
 
-    tensors = iter(torch.vmap(one, randomness="different")(index))
+    try:
+        tensors = iter(torch.vmap(one, randomness="different")(index))
+    except RuntimeError as error:
+        if compiling():
+            raise
+        return _one_by_one(explain, reduce, index, error)
     leaves, spec = specs[-1]
     return tree_unflatten([leaf if leaf is None else next(tensors) for leaf in leaves], spec)
+
+
+def _one_by_one(explain: Explain, reduce: Reduce | None, index: Tensor, error: RuntimeError) -> Any:
+    """`_explained` where a part of the model fails under ``torch.vmap``, and only there."""
+    try:
+        maps = [_reduced(explain(Index(one)), reduce) for one in index]
+    except Exception:
+        raise error from None
+    warnings.warn(
+        "the targets are explained one by one, since a part of the model does not run under "
+        f"torch.vmap ({first_line(error)}).",
+        stacklevel=6,
+    )
+    return stacked(maps, torch.stack)
 
 
 def _reduced(maps: Any, reduce: Reduce | None) -> Any:

@@ -13,9 +13,23 @@ import torch
 from torch import Tensor
 
 from .. import rules
-from ..core.graph import constant
+from ..core.graph import constant, name_of
 from ..errors import ArgumentError
 from .operation import Operation
+
+
+@dataclass(frozen=True)
+class Named:
+    """A rule that is no plain data, as a compiled graph refers to it."""
+
+    name: str
+
+
+def reference(rule: rules.Rule | None) -> Any:
+    """A rule, as an argument of a node."""
+    if rule is None or isinstance(rule, rules.Plain):
+        return rule
+    return Named(name_of(rule))
 
 
 @dataclass(frozen=True)

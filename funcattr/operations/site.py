@@ -6,7 +6,6 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,11 +14,11 @@ from torch import Tensor
 from .. import rules
 from ..core import layout
 from ..core.contexts import raw, seen
-from ..core.graph import name_of, named, node
+from ..core.graph import named, node
 from ..core.levels import Counter, apply, compiling
-from ..core.private import forward_mode_active, transforms_active
+from ..core.private import forward_mode_active, pushed, transforms_active
 from ..errors import FuncattrError
-from .fresh import shown
+from .fresh import Named, reference, shown
 from .operation import Kind, Operation, Tensors
 from .tape import Tape, merged
 
@@ -105,20 +104,6 @@ class Place:
         if name not in self._kept:
             self._kept[name] = make()
         return self._kept[name]
-
-
-@dataclass(frozen=True)
-class Named:
-    """A rule that is no plain data, as a compiled graph refers to it."""
-
-    name: str
-
-
-def reference(rule: rules.Rule | None) -> Any:
-    """A rule, as an argument of a node."""
-    if rule is None or isinstance(rule, rules.Plain):
-        return rule
-    return Named(name_of(rule))
 
 
 @node
@@ -224,13 +209,18 @@ class Site(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        return raw(Site.pushed, ctx, tangents, *Site.saved(ctx))
+        x, tensors = Site.saved(ctx)
+        own = tensors[: ctx.place.sizes[0]]
+        out: Tensor | None = raw(
+            pushed, functools.partial(Site.pushed, ctx), x, *own, *tangents[2:]
+        )
+        return out
 
     @staticmethod
-    def pushed(ctx: Any, tangents: Tensors, x: Tensor | None, tensors: Tensors) -> Tensor | None:
-        """The tangent of the output."""
-        own = tensors[: ctx.place.sizes[0]]
-        t, *ts = tangents[2 : 3 + len(own)]
+    def pushed(ctx: Any, x: Tensor | None, *rest: Tensor | None) -> Tensor | None:
+        """The tangent of the output, for those of ``x`` and the operation's own tensors."""
+        count = ctx.place.sizes[0]
+        own, (t, *ts) = rest[:count], rest[count : 2 * count + 1]
         out: Tensor | None = None if t is None else ctx.kind.push(t, x, *own)
         if any(t is not None for t in ts):
             assert x is not None

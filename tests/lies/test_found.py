@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_close
+from helpers import METHODS, assert_close, tiny, tiny_input
 from torch import nn
 
 import funcattr as fa
@@ -302,3 +302,79 @@ def test_an_interrupt_at_any_function_leaves_nothing_behind():
             sys.settrace(before)
         assert torch.equal(attr(X, target=1), wanted)
     assert interrupted > 50
+
+
+NESTED = ["gradient", "guided_backprop", "guided_tanh", "rule_backprop", "layer_input", "grad_cam"]
+
+
+@pytest.mark.parametrize("method", NESTED)
+def test_forward_mode_of_forward_mode(method):
+    """Torch loses tangents of tangents in every Function with a jvp of its own, in silence."""
+    x, v = tiny_input(), tiny_input(seed=3)
+    attr = METHODS[method](tiny())
+    f = lambda x: attr(x, target=1)
+    once = lambda x: torch.func.jvp(f, (x,), (torch.cos(x),))[1]
+    numeric = (once(x + 1e-6 * v) - once(x - 1e-6 * v)) / 2e-6
+    assert_close(torch.func.jvp(once, (x,), (v,))[1], numeric, 1e-6)
+    assert_close((torch.func.vjp(once, x)[1](numeric)[0] * v).sum(), (numeric**2).sum(), 1e-6)
+
+
+def test_a_jvp_inside_of_the_model():
+    weight = torch.cos(torch.arange(16.0, dtype=torch.float64)).reshape(4, 4)
+
+    def model(x):
+        out, tangent = torch.func.jvp(lambda z: torch.relu(z @ weight), (x,), (torch.cos(x),))
+        return (out + tangent) ** 2
+
+    number = torch.func.grad(lambda x: model(x)[:, 1].sum())
+    attr = fa.rule_backprop(model, fa.rules.standard)
+    assert_close(attr(X, target=1), number(X))
+    v = X.flip(0)
+    for f in (number, lambda x: attr(x, target=1)):
+        assert_close(torch.func.jvp(f, (X,), (v,))[1], torch.func.jvp(number, (X,), (v,))[1])
+    ruled = fa.relu_rule(model, fa.rules.standard)
+    assert_close(torch.func.jvp(ruled, (X,), (v,))[1], torch.func.jvp(model, (X,), (v,))[1])
+
+
+def test_group_norm_under_vmap_in_channels_last_memory():
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.GroupNorm(2, 2), nn.Flatten()).double()
+    base = PICTURE[:1].contiguous(memory_format=torch.channels_last)
+    attr = fa.rule_backprop(net, fa.rules.standard)
+    maps = torch.vmap(lambda x: attr(base * 0 + x, target=1))(PICTURE[:, None])
+    assert_close(maps[:, 0], attr(PICTURE, target=1))
+
+
+class Upper(torch.autograd.Function):
+    """Its backward writes into a tensor that it makes, which torch.vmap refuses."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x[:, 1:] * 1
+
+    @staticmethod
+    def backward(ctx, g):
+        out = torch.zeros(len(g), 4, dtype=g.dtype)
+        out[:, 1:] = g
+        return out
+
+
+def test_what_does_not_run_under_vmap_is_swept_one_by_one():
+    attr = fa.guided_backprop(lambda x: Upper.apply(torch.relu(x) * 2))
+    with pytest.warns(UserWarning, match="one by one"):
+        maps = fa.sweep(attr, X, targets=range(3))
+    assert_close(maps, torch.stack([attr(X, target=t) for t in range(3)]))
+
+
+def test_an_error_in_a_sweep_stays_what_it_is():
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            raise RuntimeError("out of paper")
+
+    attr = fa.gradient(lambda x: Fails.apply(torch.relu(x)))
+    with pytest.raises(RuntimeError, match="out of paper"):
+        fa.sweep(attr, X, targets=range(2))

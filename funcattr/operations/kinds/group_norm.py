@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.private import is_batched
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise, by_name
 from .norm import along
 
@@ -29,6 +30,8 @@ class GroupNorm(Kind):
 
     def value(self, x: Tensor, *tensors: Any) -> Tensor:
         weight, bias = tensors
+        if is_batched(x):
+            x = x.contiguous()  # torch.vmap knows no other layout here
         return F.group_norm(x, self.groups, weight, bias, self.eps)
 
     def push(self, t: Tensor, x: Tensor | None, *tensors: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ...core import layout
 from ...core.levels import apply
+from ...core.private import pushed
 from ..operation import Args, Call, Depends, Kwargs, Recognise, Shape, by_name, per_dim
 from .linear import Linear
 
@@ -44,12 +46,16 @@ class MaxPool(Linear):
         return layout.channels_last(winners) if last else winners
 
     def transpose(self, g: Tensor, shape: Shape, prepared: Tensor, *tensors: Any) -> Tensor:
-        scattered: Tensor = apply(_Scattered, self.window, shape, g, prepared)
-        return scattered
+        return _scattered(self.window, shape, g, prepared)
 
 
 def _gathered(x: Tensor, winners: Tensor) -> Tensor:
     return x.flatten(2).gather(2, winners.flatten(2)).reshape(winners.shape)
+
+
+def _scattered(window: Window, shape: Shape, g: Tensor, winners: Tensor) -> Tensor:
+    scattered: Tensor = apply(_Scattered, window, shape, g, winners)
+    return scattered
 
 
 class _Scattered(torch.autograd.Function):
@@ -79,8 +85,7 @@ class _Scattered(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, __: None, t: Tensor, ___: None) -> Tensor:
-        scattered: Tensor = apply(_Scattered, ctx.window, ctx.shape, t, ctx.saved_tensors[0])
-        return scattered
+        return pushed(functools.partial(_scattered, ctx.window, ctx.shape), t, ctx.saved_tensors[0])
 
     @staticmethod
     def vmap(
