@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 
-from ..errors import HiddenSiteError, NoMatchError
+from ..errors import FuncattrError, HiddenSiteError, NoMatchError
 from ..models.functional import module_of
 from ..operations.composite import Composite
 from ..operations.kinds.activation import ACTIVATIONS
@@ -68,6 +70,20 @@ def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> Non
                 "no Python call made: a TorchScript or compiled function, where no rule can "
                 f"reach. {_WAY_OUT}"
             )
+
+
+def refuse_checkpoint(error: RuntimeError) -> None:
+    """Says what to do where ``error`` comes from a checkpoint, which no transform can run."""
+    frames = [
+        frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    if torch.utils.checkpoint.__name__ in frames and not isinstance(error, FuncattrError):
+        raise FuncattrError(
+            "a checkpoint of the model cannot run under torch.vmap, torch.func.grad and their "
+            "kin, where torch has no saved-tensor hooks. Switch the model's checkpoints off, or "
+            "call the attribution outside of them: funcattr.sweep for many targets, a batch for "
+            "many inputs, an x that requires grad for the derivative of a map."
+        ) from error
 
 
 def matched(graph: Iterable[Any], composite: int) -> bool:

@@ -31,6 +31,7 @@ from ..operations.site import Pass
 from ..operations.tape import Tape
 from ..targets import Index, Target
 from .backward import Backward, Points, Pulled
+from .hidden import refuse_checkpoint
 from .run import Plan, run
 
 Tensors = Sequence[Tensor]
@@ -215,7 +216,12 @@ class _Run:
         if self.plain:
             outs, (others, acts) = self._plainly(forward, primals)
         else:
-            outs, _, (others, acts) = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
+            try:
+                outs, _, (others, acts) = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
+            except RuntimeError as error:
+                if not compiling():
+                    refuse_checkpoint(error)
+                raise
         mode, *tensors = inside
         repeats = self.passing is not None and self.passing.repeats
         return outs, others, acts, Backward(self.passing, mode if repeats else None, *tensors)
