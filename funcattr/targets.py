@@ -125,8 +125,8 @@ def settled(targets: Any, index: Tensor, out: Any) -> Tensor:
     if n == len(out):
         raise TargetError(
             f"targets of shape {tuple(targets.shape)} are one int for each of {n} examples, or "
-            f"indices into {n} dims of the output, of shape {tuple(out.shape)}. Pass [T, B, 1] or "
-            "[T, 1, k]."
+            f"indices into {n} dims of the output, of shape {tuple(out.shape)}. Pass [T, B, 1], or "
+            "a list of tuples."
         )
     return index.squeeze(-1)
 

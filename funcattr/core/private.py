@@ -45,6 +45,15 @@ def pushed(f: Callable[..., T], *tensors: Tensor | None) -> T:
             "this torch does not show its switch of forward mode, without which derivatives in "
             "forward mode can be wrong; use reverse mode (torch.func.grad, jacrev)."
         )
+    if any(t is not None and is_batched(t) for t in tensors):
+        # Torch cannot take these apart, which matters only where there is a level further out.
+        stack = getattr(_functorch, "get_interpreter_stack", lambda: None)() or ()
+        if sum(level.key() == _functorch.TransformType.Jvp for level in stack) > 1:
+            raise FuncattrError(
+                "the derivative in forward mode of a derivative in forward mode cannot be taken of "
+                "a torch.vmap; take it inside: torch.vmap around torch.func.jvp."
+            )
+        return f(*tensors)
     # What is of this level is a constant here, and what is further out is not.
     unpacked = [t if t is None else forward_ad.unpack_dual(t, level=0).primal for t in tensors]
     with _set_fwd_grad_enabled(True):

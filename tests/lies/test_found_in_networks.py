@@ -270,3 +270,17 @@ def test_a_layer_inside_of_a_checkpoint(layer, at_input):
     assert_close(by_ours, by_wanted)
     with pytest.raises(fa.FuncattrError, match="a checkpoint of the model cannot run under"):
         torch.vmap(lambda x: ours(x[None], target=1))(X)
+
+
+def test_forward_mode_over_vmap():
+    x, v = tiny_input(), tiny_input(seed=3)
+    attr = METHODS["guided_backprop"](tiny())
+    each = torch.vmap(lambda x: attr(x[None], target=1)[0])
+    once = lambda f: lambda x: torch.func.jvp(f, (x,), (torch.cos(x),))[1]
+    wanted = once(lambda x: attr(x, target=1))
+    assert_close(once(each)(x), wanted(x))
+    with pytest.raises(fa.FuncattrError, match=r"torch\.vmap around torch\.func\.jvp"):
+        torch.func.jvp(once(each), (x,), (v,))
+    one = once(lambda x: attr(x[None], target=1)[0])
+    inside = torch.vmap(lambda x, v: torch.func.jvp(one, (x,), (v,))[1])
+    assert_close(inside(x, v), torch.func.jvp(wanted, (x,), (v,))[1])
