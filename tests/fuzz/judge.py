@@ -1,0 +1,107 @@
+"""A network put through its checks: what is right, wrong, refused, or beyond torch itself."""
+
+import torch
+from torch.func import functional_call, grad, jvp, vjp, vmap
+
+import funcattr as fa
+
+from . import networks, oracles
+from .case import Case, Hang, Skip, Tally, Wrong, cause, limited, quiet, unchanged
+from .checks import CHECKS
+from .oracles import tensors
+
+LIMIT = 20  # seconds for a check that takes a tenth of one
+
+
+def valid(case):
+    """Whether torch itself can differentiate the network at all, to finite numbers."""
+    try:
+        maps = oracles.plain(case.spec, 0)
+    except RuntimeError as error:
+        if "modified by an inplace operation" in str(error) or "inplace" in str(error):
+            return False
+        raise
+    return all(torch.isfinite(m).all() and m.abs().max() < 1e6 for m in maps)
+
+
+def check(spec, tally: Tally, only=CHECKS):
+    """Puts a network through its checks, and writes into ``tally`` what came of it."""
+    case = Case(spec)
+    if not valid(case):
+        tally.discarded += 1
+        return
+    tally.networks += 1
+    for one in only:
+        case = Case(spec)  # one check must not depend on another
+        tally.checks += 1
+        name = one.__name__
+        tally.by_check[name] += 1
+        limit = 10 * LIMIT if name == "compiled" else LIMIT
+        try:
+            with quiet(), unchanged(case), limited(limit):
+                one(case)
+            tally.right += 1
+        except Skip as why:
+            tally.skipped[f"{name}: {why}"] += 1
+        except Wrong as error:
+            tally.wrong.append((name, str(error), spec))
+        except Hang as error:
+            tally.wrong.append((name, str(error), spec))
+            return  # so will the others
+        except fa.FuncattrError as error:
+            _refused(case, name, error, tally)
+        except Exception as error:
+            _crashed(case, one, error, tally)
+
+
+def _refused(case, name, error, tally):
+    if isinstance(error, fa.NoSiteError) and not case.oracle.reached():
+        tally.right += 1  # no ReLU is on the way, which is an error to be told of
+    else:
+        tally.refused[cause(error)] += 1
+        tally.refused_by = (name, case.spec)
+
+
+def _crashed(case, one, error, tally):
+    try:
+        with quiet():
+            plain_torch(case, one.__name__)
+    except Exception as theirs:
+        tally.torch_cannot[f"{one.__name__}: {cause(theirs)}"] += 1
+        return
+    tally.wrong.append((one.__name__, cause(error), case.spec))
+
+
+def plain_torch(case, name):
+    """The same of torch alone, without the library: raises where torch cannot do it."""
+    net = networks.build(case.spec)
+    state = dict(net.named_buffers())
+    v = case.directions(tensors(case.args))
+
+    def f(step, params):
+        args = oracles.moved(case.args, v, step)
+        fresh = {name: b.clone() for name, b in state.items()}
+        out = functional_call(net, {**fresh, **params}, args, case.kwargs)
+        return networks.scores(out)
+
+    def pulled(step, params, row=1):
+        out, pull, *_ = vjp(lambda s: f(s, params), step)
+        cot = torch.zeros_like(out)
+        cot[:, row] = 1
+        return pull(cot)[0]
+
+    zero, own = torch.zeros((), dtype=torch.float64), case.others()
+    if name in ("sweeps", "layers"):
+        out, pull = vjp(lambda s: f(s, own), zero)
+        vmap(pull)(torch.stack([torch.ones_like(out)] * 2))
+    elif name == "derivative":
+        jvp(lambda s: pulled(s, own), (zero,), (zero + 1,))
+        grad(lambda s: pulled(s, own))(zero)
+    elif name == "params":
+        grad(lambda p: pulled(zero, p))(own)
+    elif name == "ensemble":
+        vmap(lambda p: pulled(zero, p))({n: torch.stack([p, p]) for n, p in own.items()})
+    elif name == "batches":
+        vmap(lambda s: pulled(s, own))(torch.zeros(2, dtype=torch.float64))
+    else:
+        pulled(zero, own)
