@@ -107,7 +107,10 @@ def written(tally, first, n, small=True):
         "right": tally.right,
         "nothing to say": dict(tally.skipped.most_common()),
         "torch cannot": dict(tally.torch_cannot.most_common()),
-        "refused": dict(tally.refused.most_common()),
+        "refused": {
+            why: {"count": n, "check": tally.examples[why][0], "spec": repr(tally.examples[why][1])}
+            for why, n in tally.refused.most_common()
+        },
         "wrong": causes,
     }
 

@@ -224,6 +224,7 @@ class Tally:
     right: int = 0
     by_check: Counter = field(default_factory=Counter)
     refused: Counter = field(default_factory=Counter)
+    examples: dict = field(default_factory=dict)  # of refusals: cause -> (check, spec)
     torch_cannot: Counter = field(default_factory=Counter)
     skipped: Counter = field(default_factory=Counter)
     wrong: list = field(default_factory=list)  # (check, what, spec)
@@ -233,6 +234,7 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("by_check", "refused", "torch_cannot", "skipped"):
             getattr(self, name).update(getattr(other, name))
+        self.examples = {**other.examples, **self.examples}
         self.wrong += other.wrong
 
 

@@ -59,7 +59,7 @@ def _refused(case, name, error, tally):
         tally.right += 1  # no ReLU is on the way, which is an error to be told of
     else:
         tally.refused[cause(error)] += 1
-        tally.refused_by = (name, case.spec)
+        tally.examples.setdefault(cause(error), (name, case.spec))
 
 
 def _crashed(case, one, error, tally):
