@@ -87,7 +87,8 @@ def _at_layer(case, layer: Layer, name, number, at_input):
     net = networks.build(case.spec)
     shown, _ = oracles.differentiable(case.args)
     out, explain = attr.linearize(*case.args, **case.kwargs)
-    same(_detached(out), _detached(net(*shown, **case.kwargs)), f"forward at the {what}")
+    # Torch may choose another kernel where nothing is differentiated before the layer.
+    close(tensors(out), tensors(_detached(net(*shown, **case.kwargs))), f"forward at the {what}")
     if layer.alias and not _in_place(case, layer) and not at_input:
         return  # whose tensor is it?
     expected = case.oracle.at_layer(layer.name, number, theirs, at_input)

@@ -139,7 +139,7 @@ class Inside(Weighted):
     def draw(random, depth):
         return {
             "relu": random.choice([name for name, s in RELUS.items() if not s.in_place]),
-            "how": random.choice(("vmap", "nested vmap", "grad", "jvp", "vjp")),
+            "how": random.choice(("vmap", "nested vmap", "grad", "jvp") * 2 + ("vjp",)),
         }
 
     def forward(self, h):

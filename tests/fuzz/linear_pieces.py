@@ -35,8 +35,19 @@ def weighed(module, how):
     return module
 
 
+class Weighed(Piece):
+    """A piece whose weight may be made of other parameters."""
+
+    powers = False
+
+    @property
+    def twisted(self):
+        """In train mode spectral norm iterates under no_grad."""
+        return self.powers and self.training
+
+
 @kind(3.0)
-class Convolve(Piece):
+class Convolve(Weighed):
     """A convolution with its options."""
 
     forms = ("map",)
@@ -58,6 +69,7 @@ class Convolve(Piece):
             more.update(padding=o["padding"], padding_mode=o["mode"])
             self.conv = convolution(h)(width, out, o["kernel"], **more)
         self.conv = weighed(self.conv, o["weights"])
+        self.powers = o["weights"] == "spectral_norm"
 
     @staticmethod
     def draw(random, depth):
@@ -82,7 +94,7 @@ STYLES = ("module", "module", "F.linear", "matmul", "addmm", "einsum", "bilinear
 
 
 @kind(2.0)
-class Dense(Piece):
+class Dense(Weighed):
     """A dense layer, in many ways to write one."""
 
     forms = ("vector", "sequence")
@@ -95,6 +107,7 @@ class Dense(Piece):
             self.lin = nn.Bilinear(width, width, options["out"])
             return
         self.lin = weighed(nn.Linear(width, options["out"]), options["weights"])
+        self.powers = options["weights"] == "spectral_norm"
 
     @staticmethod
     def draw(random, depth):

@@ -90,7 +90,11 @@ class Net(nn.Module):
         wide = 2 if spec.outputs == "map" else 1
         self.head = nn.Linear(h[0].numel(), CLASSES * wide)
         self.left_out = make.left_out
-        self.smooth = not any(m.twisted for m in self.modules() if isinstance(m, Piece))
+
+    @property
+    def smooth(self):
+        """Whether its gradients are the derivatives of its values."""
+        return not any(m.twisted for m in self.modules() if isinstance(m, Piece))
 
     def forward(self, x, y=None, *, shift=None):
         if isinstance(x, (tuple, list)):

@@ -34,6 +34,10 @@ def differentiable(args):
     return tree_unflatten(shown, tree), [t for t in mine if isinstance(t, torch.Tensor)]
 
 
+class Unsaid(Exception):
+    """A question that the documentation does not answer."""
+
+
 class Switch:
     """The formula of an oracle's network, which can be another for each pass."""
 
@@ -91,7 +95,7 @@ class Oracle:
         try:
             shown, _ = differentiable(inputs(self.spec)[0])
             out = self.forward(shown, inputs(self.spec)[1])
-            tap.over = True  # what a checkpoint does again is none of ours
+            tap.end()
             value = explained(out, target)
             if value.requires_grad:
                 value.backward()
@@ -101,21 +105,64 @@ class Oracle:
         return tap.calls[number]
 
 
+class Probe(torch.autograd.Function):
+    """Nothing at all, whose backward tells what it is handed."""
+
+    @staticmethod
+    def forward(ctx, x, entry):
+        ctx.entry = entry
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        ctx.entry[0] = g.clone()
+        return g, None
+
+
 class Tap:
-    """A hook at a layer. A tensor's hook is told the gradient of the value that it has now, all
-    its readers counted, also where it is overwritten later."""
+    """What a layer gives, or gets, with its gradient: ``calls`` has ``[gradient, value]`` of each.
+
+    A tensor's hook is told the gradient of the value that it has now, all its readers counted, also
+    where it is overwritten later. Not so that of a view, which is written to through its base.
+    """
 
     def __init__(self, at_input):
-        self.at_input, self.calls, self.over = at_input, [], False
+        self.at_input, self.calls, self.over, self.views = at_input, [], False, []
+
+    def end(self):
+        """The forward pass is over; what a checkpoint does again is none of ours."""
+        self.over = True
+        if any(t._version != version for t, version in self.views):
+            raise Unsaid("what goes into a layer is a view, and is written to")
 
     def on(self, module):
-        self.in_place = getattr(module, "inplace", False)
+        self.in_place, self.module = getattr(module, "inplace", False), module
         if self.at_input:
             return module.register_forward_pre_hook(self.before, with_kwargs=True)
+        if self.in_place:
+            self.own, module.forward = module.forward, self.instead
+            return self
         return module.register_forward_hook(self.after)
 
+    def remove(self):
+        del self.module.forward
+
+    def instead(self, x):
+        if self.over:
+            return self.own(x)
+        y = self.own(x.clone())
+        entry = [torch.zeros_like(y), y.detach().clone()]
+        self.calls.append([entry])
+        if torch.is_grad_enabled() and not y.requires_grad:
+            y.requires_grad_()
+        return x.copy_(Probe.apply(y, entry))
+
     def before(self, module, args, kwargs):
-        return None if self.over else self.seen((args, kwargs))
+        if self.over:
+            return None
+        if self.in_place and args[0]._is_view():
+            raise Unsaid("what goes into a layer that works in place on a view")
+        return self.seen((args, kwargs))
 
     def after(self, module, args, out):
         return None if self.over else self.seen(out)
@@ -127,12 +174,15 @@ class Tap:
             if not isinstance(t, torch.Tensor) or not t.is_floating_point():
                 continue
             if not t.requires_grad and torch.is_grad_enabled():
-                if self.in_place and not self.at_input:
-                    t.requires_grad_()
-                else:  # it depends on nothing, but what comes behind depends on it
-                    t = flat[i] = t.detach().clone().requires_grad_().clone()
+                # It depends on nothing, but what comes behind depends on it.
+                t = flat[i] = t.detach().clone().requires_grad_().clone()
             entry = [torch.zeros_like(t), t.detach().clone()]
-            if t.requires_grad and torch.is_grad_enabled():
+            if t.requires_grad and t._is_view():
+                if self.at_input:
+                    self.views.append((t, t._version))
+                else:
+                    t = flat[i] = Probe.apply(t, entry)
+            if t.requires_grad:
                 t.register_hook(lambda g, entry=entry: entry.__setitem__(0, g.clone()))
             call.append(entry)
         self.calls.append(call)
@@ -153,6 +203,15 @@ def plain(spec, target):
     args, kwargs = inputs(spec)
     shown, leaves = differentiable(args)
     return gradients(explained(net(*shown, **kwargs), target), leaves)
+
+
+def whole(spec):
+    """Plain autograd of all that comes out by all that goes in and all weights."""
+    net = build(spec)
+    args, kwargs = inputs(spec)
+    shown, leaves = differentiable(args)
+    out = net(*shown, **kwargs)
+    return gradients(sum(t.sum() for t in tensors(out)), [*leaves, *net.parameters()])
 
 
 def cam(g, a, relu=True):

@@ -41,7 +41,9 @@ def put_through(number, only=checks.CHECKS):
 
 def test_networks():
     tally = put_through(NETWORKS)
-    found = [f"{name}: {what}\n{shrunk(spec, name)!r}" for name, what, spec in tally.wrong[:3]]
+    found = [
+        f"{name}: {what}\n{shrunk(spec, name, what)!r}" for name, what, spec in tally.wrong[:3]
+    ]
     assert not found, "\n\n".join(found)
     assert tally.networks > 0.6 * NETWORKS
     assert tally.right > 0.7 * tally.checks
