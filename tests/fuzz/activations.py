@@ -52,7 +52,14 @@ class Rectify(nn.Module):
         self.formula, self.top, self.inplace = formula, top, inplace
 
     def forward(self, x):
-        return Rectifier.apply(x, self.formula, self.top, self.inplace)
+        return rectified(x, self.formula, self.top, self.inplace)
+
+
+def rectified(x, formula, top, in_place):
+    """`Rectifier`; a write under no_grad is none of autograd's business, and x stays in its graph."""
+    if in_place and not torch.is_grad_enabled():
+        return x.clamp_(0, top)
+    return Rectifier.apply(x, formula, top, in_place)
 
 
 class Spelling(NamedTuple):
@@ -140,4 +147,4 @@ def relu(name, formula=None):
         return spelling.make()
     if isinstance(spelling.make(), nn.Module):
         return Rectify(formula, spelling.top, spelling.in_place)
-    return lambda x: Rectifier.apply(x, formula, spelling.top, spelling.in_place)
+    return lambda x: rectified(x, formula, spelling.top, spelling.in_place)

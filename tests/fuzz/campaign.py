@@ -53,7 +53,7 @@ def shrunk(spec, name, what, most=300):
 
 def family(what):
     """Findings of one cause: what went wrong, without the numbers."""
-    return re.sub(r"\b[a-z_]*standard|guided(_inclusive)?|deconvnet|own|[\d.e-]+", "_", what)
+    return re.sub(r"\b(standard|guided_inclusive|guided|deconvnet|own)\b|\d[\d.e+-]*", "_", what)
 
 
 def run(first, n, processes, out=print):

@@ -13,7 +13,7 @@ from .oracles import tensors
 
 
 def forward(case):
-    """Values are the model's, bit for bit, however they are asked for."""
+    """Values are the model's, however they are asked for; a ruled function's bit for bit."""
     net = networks.build(case.spec)
     shown, _ = oracles.differentiable(case.args)
     expected = _detached(net(*shown, **case.kwargs))
@@ -22,9 +22,11 @@ def forward(case):
     same(_detached(ruled), expected, "relu_rule")
     attr = fa.rule_backprop(case.model, rule, case.argnums)
     out, _ = attr.linearize(*case.args, **case.kwargs)
-    same(_detached(out), expected, "linearize")
+    # Without gradients of weights torch may take another way through a product.
+    close(tensors(out), tensors(expected), "linearize", 1e-12)
     f, params = fa.make_functional(case.model)
-    same(_detached(f(params, *case.args, **case.kwargs)), expected, "make_functional")
+    out = f(params, *case.args, **case.kwargs)
+    close(tensors(out), tensors(expected), "make_functional", 1e-12)
 
 
 def rules(case):

@@ -1,6 +1,7 @@
 """A network put through its checks: what is right, wrong, refused, or beyond torch itself."""
 
 import torch
+import torch._dynamo  # torch loads it when it first needs it, which must not count as a check's time
 from torch.func import functional_call, grad, jvp, vjp, vmap
 
 import funcattr as fa
@@ -27,6 +28,11 @@ def valid(case):
 
 def check(spec, tally: Tally, only=CHECKS):
     """Puts a network through its checks, and writes into ``tally`` what came of it."""
+    with quiet():
+        _check(spec, tally, only)
+
+
+def _check(spec, tally, only):
     case = Case(spec)
     if not valid(case):
         tally.discarded += 1
@@ -39,7 +45,7 @@ def check(spec, tally: Tally, only=CHECKS):
         tally.by_check[name] += 1
         limit = 10 * LIMIT if name == "compiled" else LIMIT
         try:
-            with quiet(), unchanged(case), limited(limit):
+            with unchanged(case), limited(limit):
                 one(case)
             tally.right += 1
         except (Skip, oracles.Unsaid) as why:
@@ -65,8 +71,7 @@ def _refused(case, name, error, tally):
 
 def _crashed(case, one, error, tally):
     try:
-        with quiet():
-            plain_torch(case, one.__name__)
+        plain_torch(case, one.__name__)
     except Exception as theirs:
         tally.torch_cannot[f"{one.__name__}: {cause(theirs)}"] += 1
         return
