@@ -56,7 +56,7 @@ class Rectify(nn.Module):
 
 
 def rectified(x, formula, top, in_place):
-    """`Rectifier`; a write under no_grad is none of autograd's business, and x stays in its graph."""
+    """`Rectifier`; but autograd knows nothing of a write under no_grad."""
     if in_place and not torch.is_grad_enabled():
         return x.clamp_(0, top)
     return Rectifier.apply(x, formula, top, in_place)

@@ -97,6 +97,8 @@ class Branches(Piece):
 class Checkpoint(Piece):
     """A part whose forward pass is done again in the backward pass."""
 
+    off = False  # torch cannot tell within a checkpoint that a saved tensor was written to
+
     def __init__(self, options, h, make):
         super().__init__()
         self.inside = make.like(options["inner"], h)
@@ -111,6 +113,8 @@ class Checkpoint(Piece):
         def again(t):
             return run(self.inside, t.clone())
 
+        if Checkpoint.off:
+            return again(h * 1.0)
         return checkpoint(again, h * 1.0, use_reentrant=False, early_stop=self.early)
 
 
