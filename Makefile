@@ -4,7 +4,9 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 SETUP = .ci/constraints.txt .ci/no-deps.txt pyproject.toml
 
-.PHONY: demo test test-oldest lint format bench bench-quick bench-report clean
+NETWORKS ?= 10000
+
+.PHONY: demo test fuzz test-oldest lint format bench bench-quick bench-report clean
 
 $(VENV)/ready: $(SETUP)
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +19,9 @@ demo: $(VENV)/ready  ## The main job: real networks, real photographs, one pictu
 
 test: $(VENV)/ready  ## Tests, docstring examples and the examples of README and docs.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+fuzz: $(VENV)/ready  ## Random networks against slow oracles: NETWORKS of them; tests/fuzz/TALLY.json.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz -n $(NETWORKS)
 
 lint: $(VENV)/ready  ## Lint, format, strict types, and which way imports run.
 	$(BIN)/ruff check .

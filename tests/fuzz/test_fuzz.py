@@ -1,0 +1,108 @@
+"""A few random networks with every run of the tests; ``make fuzz`` has thousands."""
+
+from random import Random
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+
+import funcattr as fa
+from fuzz import activations, checks, holders, networks, oracles, pieces, writing_pieces
+from fuzz.campaign import shrunk
+from fuzz.case import RULES, Tally
+from fuzz.judge import check
+from fuzz.spec import Block, Spec, draw
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.nn.utils.parametrizations, "weight_norm"), reason="an older torch"
+)
+NETWORKS = 60
+
+
+def put_through(number, only=checks.CHECKS):
+    """The tally of networks that hypothesis draws; the same ones each time."""
+    tally = Tally()
+
+    @settings(
+        max_examples=number,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(networks.specs())
+    def run(spec):
+        check(spec, tally, only)
+
+    run()
+    return tally
+
+
+def test_networks():
+    tally = put_through(NETWORKS)
+    found = [
+        f"{name}: {what}\n{shrunk(spec, name, what)!r}" for name, what, spec in tally.wrong[:3]
+    ]
+    assert not found, "\n\n".join(found)
+    assert tally.networks > 0.6 * NETWORKS
+    assert tally.right > 0.7 * tally.checks
+    refused = sum(tally.refused.values())
+    assert refused <= 0.03 * tally.checks, tally.refused  # a library that refuses is no use
+
+
+def test_what_is_drawn():
+    """All kinds of pieces, all spellings, all places to hold a module."""
+    drawn = repr([draw(Random(seed)) for seed in range(3000)])
+    for table in (pieces.KINDS, activations.RELUS, activations.OTHERS, writing_pieces.PATTERNS):
+        assert not [name for name in table if repr(name) not in drawn]
+    for name in (*holders.HOLDERS, *holders.FORWARDS):
+        assert repr(name) in drawn
+
+
+@pytest.mark.parametrize("name", activations.RELUS)
+def test_a_wrong_rule_is_found(name, monkeypatch):
+    """For each spelling: the checks find a library whose guided rule is another."""
+    block = Block("Mix", {"relu": name})
+    spec = Spec(seed=4, dims=1, blocks=(block, block))
+    tally = Tally()
+    check(spec, tally, [checks.rules])
+    assert (tally.right, tally.wrong) == (1, [])
+    monkeypatch.setitem(RULES, "guided", lambda x, g: 0.99 * fa.rules.guided(x, g))
+    check(spec, tally, [checks.rules])
+    assert [found[:1] for found in tally.wrong] == [("rules",)]
+
+
+def test_what_changes_is_found(monkeypatch):
+    spec = Spec(seed=3, dims=0, blocks=(Block("Mix", {"relu": "F.relu"}),))
+
+    def writes(case):
+        case.model.head.weight.data.add_(1)
+
+    def hooks(case):
+        case.model.register_forward_hook(lambda *args: None)
+
+    tally = Tally()
+    check(spec, tally, [writes, hooks])
+    assert [name for name, _, _ in tally.wrong] == ["writes", "hooks"]
+
+
+@pytest.mark.parametrize("at_input", [False, True])
+def test_the_oracle_at_a_layer_by_hand(at_input):
+    """In place, read by a skip path: the tap of the oracle against numbers split by hand."""
+    options = {"pattern": "skip_reads_the_rectified", "own": True, "reuse": False}
+    options |= {"relu": "F.relu", "in place": "nn.ReLU(inplace)"}
+    block = Block("Write", options)
+    spec = Spec(seed=5, dims=0, blocks=(block,), squared=False)
+    oracle = oracles.Oracle(spec)
+    ((g, a),) = oracle.at_layer("body.0.act_", 0, 1, at_input)
+    net = oracle.net
+    before = net.body[0].own(networks.inputs(spec)[0][0]).detach().requires_grad_()
+    after = before.clamp(min=0)
+    net.head(after + net.body[0].lin(after))[:, 1].sum().backward()
+    if at_input:
+        torch.testing.assert_close((g, a), (before.grad, before.detach()))
+    else:
+        later = after.detach().requires_grad_()
+        net.head(later + net.body[0].lin(later))[:, 1].sum().backward()
+        torch.testing.assert_close((g, a), (later.grad, later.detach()))
