@@ -100,6 +100,15 @@ def is_wrapped(t: Tensor) -> bool:
     return known is None or bool(known(t))
 
 
+def left_behind(t: Any) -> bool:
+    """Whether ``t`` belongs to a transform of torch.func that is over.
+
+    Without torch's number of its level a model that calls ``torch.func.vjp`` is refused.
+    """
+    known = getattr(_functorch, "maybe_get_level", None)
+    return isinstance(t, Tensor) and known is not None and known(t) == -2
+
+
 def unbatched(t: Tensor) -> Tensor:
     """All of what ``t`` is one of, under ``torch.vmap``.
 

@@ -13,7 +13,8 @@ from .. import rules
 from ..core.contexts import is_raw
 from ..core.graph import node
 from ..core.levels import compiling, levels, transforming
-from ..core.private import is_view, saved_tensors_are_hooked, set_grad_enabled
+from ..core.private import is_view, left_behind, saved_tensors_are_hooked, set_grad_enabled
+from ..core.trees import leaves
 from ..errors import HiddenSiteError
 from .composite import Composite
 from .fold import Convolved, Unfold
@@ -264,7 +265,10 @@ class Intercept(TorchFunctionMode):
                 "reach. Write the recurrence with torch.relu, or pass require_match=False to "
                 "differentiate through it as it is."
             )
-        if self.strict and func in _AUTOGRAD and levels() == self.depth:
+        # The function that torch.func.vjp returns runs when its level is over; it is of a level all
+        # the same, where sites have their true derivative.
+        own = func in _AUTOGRAD and levels() == self.depth
+        if self.strict and own and not any(map(left_behind, leaves(args[:1]))):
             raise HiddenSiteError(
                 "the function takes gradients of its own by plain autograd, and a rule cannot "
                 "tell those from yours. Use torch.func.grad inside of it, or pass "

@@ -3,8 +3,8 @@
 A compiled sweep does its forward pass once, in eager. The graph repeats the calls of the forward
 pass, which the compiler has to trace in order to know them, but each site there goes by what is on
 the tape. So nothing that the derivative needs is computed by the graph's forward pass, and the
-compiler leaves it out. Without it compiled sweeps took 1.22 times as long (EfficientNet-Lite0: 1.40),
-and compiling them 1.5 times (1.9).
+compiler leaves it out. Without it compiled sweeps of ResNet-18 took 1.22 times as long (1.40 of
+EfficientNet-Lite0), and compiling them 1.5 times (1.9).
 """
 
 from __future__ import annotations

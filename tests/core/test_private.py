@@ -21,6 +21,7 @@ NEEDED = {
     "vmap_active": (torch._C._functorch, "get_interpreter_stack"),
     "is_batched": (torch._C._functorch, "is_batchedtensor"),
     "is_wrapped": (torch._C._functorch, "is_functorch_wrapped_tensor"),
+    "left_behind": (torch._C._functorch, "maybe_get_level"),
     "unbatched": (torch._C._functorch, "get_unwrapped"),
     "is_view": (torch.Tensor, "_is_view"),
     "share_memory": (torch._C, "_is_alias_of"),

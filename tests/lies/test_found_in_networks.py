@@ -284,3 +284,33 @@ def test_forward_mode_over_vmap():
     one = once(lambda x: attr(x[None], target=1)[0])
     inside = torch.vmap(lambda x, v: torch.func.jvp(one, (x,), (v,))[1])
     assert_close(inside(x, v), torch.func.jvp(wanted, (x,), (v,))[1])
+
+
+@pytest.mark.parametrize("inner", ["grad", "vjp", "jvp", "jacrev", "vmap"])
+def test_transforms_inside_of_the_model(inner):
+    """Inside, sites have their true derivative; outside, their rule."""
+    weight = torch.cos(torch.arange(16.0, dtype=torch.float64)).reshape(4, 4)
+    part = lambda z: torch.relu(z @ weight) ** 2
+
+    def model(x):
+        if inner == "grad":
+            more = torch.func.grad(lambda z: part(z).sum())(x)
+        elif inner == "vjp":
+            out, pull = torch.func.vjp(part, x)
+            more = pull(torch.cos(out))[0]
+        elif inner == "jvp":
+            more = torch.func.jvp(part, (x,), (torch.cos(x),))[1]
+        elif inner == "jacrev":
+            more = torch.func.jacrev(part)(x).sum((0, 1))
+        else:
+            more = torch.vmap(part)(x)
+        return torch.relu(x) + more
+
+    attr = fa.rule_backprop(model, fa.rules.standard)
+    wanted = torch.func.grad(lambda x: model(x)[:, 1].sum())
+    assert_close(attr(X, target=1), wanted(X))
+    assert_close(fa.sweep(attr, X, targets=[1])[0], wanted(X))
+    each = torch.vmap(lambda x: attr(x[None], target=1)[0])
+    assert_close(each(X), torch.vmap(lambda x: wanted(x[None])[0])(X))
+    total = lambda f: torch.func.grad(lambda x: (f(x) ** 2).sum())(X)
+    assert_close(total(lambda x: attr(x, target=1)), total(wanted))
