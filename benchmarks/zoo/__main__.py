@@ -47,6 +47,7 @@ def main() -> None:
         stored["environment"] = environment()
         text = json.dumps(stored, indent=0, sort_keys=True, allow_nan=False)
         RESULTS.write_text(text + "\n", "utf-8")
+        PAGE.write_text(page.page(stored), "utf-8")
     if options.only:
         return
     stored["libraries"] = {k: v for k, v in sorted(stored["libraries"].items()) if k in known}
@@ -101,7 +102,7 @@ def clean(record: dict[str, Any]) -> dict[str, Any]:
     """Without what differs from run to run, and with numbers that are short."""
     for key in ("off", "differs", "plain", "ours"):
         if key in record:
-            record[key] = float(f"{min(record[key], 1e300):.2g}")
+            record[key] = float(f"{min(record[key], 1e300):.2g}")  # JSON has no infinity
     return record
 
 

@@ -52,7 +52,11 @@ class Expected:
         self.targets = sorted({columns // 3, columns // 2, columns - 1})
         if not out.requires_grad:
             raise NotCounted("no gradient reaches the input")
-        (plain,) = torch.autograd.grad(out[:, self.targets[0]].sum(), leaf, allow_unused=True)
+        try:
+            chosen = out[:, self.targets[0]].sum()
+            (plain,) = torch.autograd.grad(chosen, leaf, allow_unused=True)
+        except Exception as error:
+            raise NotCounted(f"no gradient in plain torch: {first_line(error)}") from error
         if plain is None or not plain.isfinite().all() or not plain.any():
             raise NotCounted("no finite gradient reaches the input")
         self.plain = plain

@@ -68,7 +68,11 @@ NETS: dict[str, Make] = {
     ),
     "HighResNet": (nets.HighResNet, {**DEEP, "out_channels": 3}, (1, 1, 8, 8, 8)),
     "AHNet": (nets.AHNet, {"spatial_dims": 2, "out_channels": 3}, (1, 1, 128, 128)),
-    "AutoEncoder": (nets.AutoEncoder, {**WIDE, **STEPS, "out_channels": 1}, FLAT),
+    "AutoEncoder": (
+        nets.AutoEncoder,
+        {**WIDE, "channels": (4, 8), "strides": (2, 2), "out_channels": 1},
+        FLAT,
+    ),
     "UNETR": (
         nets.UNETR,
         {"in_channels": 1, "out_channels": 3, "img_size": (32, 32), "feature_size": 8}
@@ -149,18 +153,14 @@ NETS: dict[str, Make] = {
         | {"final_conv_channels": (4, 8)},
         (1, 2, 16, 16, 16),
     ),
-    "HoVerNet": (nets.HoVerNet, {"mode": "fast", "out_classes": 4}, (1, 3, 256, 256)),
-    "MedNeXt": (
-        nets.MedNeXt,
-        {**WIDE, "out_channels": 3, "init_filters": 4, "blocks_down": (1, 1), "blocks_up": (1,)}
-        | {"blocks_bottleneck": 1, "encoder_expansion_ratio": (2, 2)}
-        | {"decoder_expansion_ratio": (2,)},
-        FLAT,
-    ),
     "VQVAE": (
         nets.VQVAE,
         {**WIDE, "out_channels": 1, "channels": (8, 8), "num_res_channels": (8, 8)}
-        | {"num_embeddings": 8, "embedding_dim": 4},
+        | {"num_embeddings": 8, "embedding_dim": 4, "num_res_layers": 1}
+        | {
+            "downsample_parameters": ((2, 4, 1, 1),) * 2,
+            "upsample_parameters": ((2, 4, 1, 1, 0),) * 2,
+        },
         FLAT,
     ),
     "PatchDiscriminator": (
@@ -172,11 +172,6 @@ NETS: dict[str, Make] = {
         nets.MILModel,
         {"num_classes": 4, "pretrained": False, "mil_mode": "att"},
         (1, 2, 3, 64, 64),
-    ),
-    "TorchVisionFCModel": (
-        nets.TorchVisionFCModel,
-        {"model_name": "resnet18", "num_classes": 4, "pretrained": False},
-        (2, 3, 64, 64),
     ),
     "DiffusionModelUNet": (
         nets.DiffusionModelUNet,

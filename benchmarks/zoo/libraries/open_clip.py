@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from open_clip.coca_model import CoCa, MultimodalCfg
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 
 from ..subject import Subject
@@ -54,15 +53,6 @@ def custom_text() -> Subject:
     return both(CustomTextCLIP(16, vision, CLIPTextCfg(**TEXT)), 64)
 
 
-def coca() -> Subject:
-    vision = CLIPVisionCfg(layers=2, width=32, head_width=8, patch_size=8, image_size=32)
-    vision.attentional_pool, vision.attn_pooler_heads = True, 4
-    text = CLIPTextCfg(**TEXT, embed_cls=True, output_tokens=True)
-    model = CoCa(32, MultimodalCfg(width=32, heads=4, layers=1, context_length=8,
-                                   vocab_size=60), text, vision)  # fmt: skip
-    return both(model, 32)
-
-
 def text_tower() -> Subject:
     model = clip(layers=1, width=32, head_width=8, patch_size=8, image_size=32)
     call = lambda m, x: m.transformer(x, attn_mask=m.attn_mask)
@@ -72,4 +62,4 @@ def text_tower() -> Subject:
 def cases() -> dict[str, Build]:
     """By tower."""
     found = named(modified_resnet, modified_resnet_deep, vision_transformer, quick_gelu)
-    return found | named(timm_resnet, timm_convnext, custom_text, coca, text_tower)
+    return found | named(timm_resnet, timm_convnext, custom_text, text_tower)

@@ -20,7 +20,7 @@ def efficientnet_pytorch() -> Subject:
 
 
 def resnest() -> Subject:
-    from resnest.torch.models.resnet import Bottleneck, ResNet
+    from resnest.torch.resnet import Bottleneck, ResNet
 
     model = ResNet(Bottleneck, [1, 1, 1, 1], radix=2, groups=1, bottleneck_width=32, deep_stem=True,
                    stem_width=16, avg_down=True, avd=True, num_classes=10)  # fmt: skip
@@ -40,10 +40,7 @@ def facenet(name: str) -> Subject:
 def xray(name: str) -> Subject:
     import torchxrayvision as xrv
 
-    if name == "DenseNet":
-        return Subject(xrv.models.DenseNet(weights=None, num_classes=10), image(64, 1))
-    model = xrv.autoencoders._ResNetAE(xrv.autoencoders._Bottleneck, [1, 1, 1, 1], 16)
-    return Subject(model, image(224, 1, 1))
+    return Subject(xrv.models.DenseNet(weights=None, num_classes=10), image(64, 1))
 
 
 def lpips() -> Subject:
@@ -146,20 +143,6 @@ def open_unmix() -> Subject:
     return Subject(model, torch.rand(2, 1, 32, 10))
 
 
-def diffusion() -> Subject:
-    from denoising_diffusion_pytorch import Unet
-
-    model = Unet(dim=8, dim_mults=(1, 2), flash_attn=False)
-    return Subject(model, image(16), (torch.tensor([3, 7]),))
-
-
-def snn() -> Subject:
-    import snntorch
-
-    layers = [nn.Linear(12, 16), nn.ReLU(), snntorch.Leaky(0.9, init_hidden=True), nn.Linear(16, 5)]
-    return Subject(nn.Sequential(*layers), torch.randn(4, 12))
-
-
 def yolo(name: str) -> Subject:
     from ultralytics.nn.tasks import DetectionModel
 
@@ -179,11 +162,11 @@ def flow(name: str) -> Subject:
 
 def cases() -> dict[str, Build]:
     """By package and name."""
-    alone = (efficientnet_pytorch, resnest, lpips, tabnet, open_unmix, diffusion, snn)
+    alone = (efficientnet_pytorch, resnest, lpips, tabnet, open_unmix)
     found: dict[str, Build] = {build.__name__: build for build in alone}
     groups = {
         facenet: "InceptionResnetV1 PNet RNet ONet",
-        xray: "DenseNet ResNetAE",
+        xray: "DenseNet",
         segment_anything: "image_encoder mask_decoder",
         tabular: "MLP ResNet FTTransformer",
         x_transformer: "plain relu_squared glu vit",

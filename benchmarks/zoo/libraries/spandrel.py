@@ -19,7 +19,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
     ),
     "SwinIR": ("SwinIR.__arch.SwinIR", {"img_size": 16, **SMALL}, 16),
     "Swin2SR": ("Swin2SR.__arch.Swin2SR", {"img_size": 16, **SMALL}, 16),
-    "HAT": ("HAT.__arch.HAT", {"img_size": 16, **SMALL}, 16),
+    "HAT": (
+        "HAT.__arch.HAT",
+        {"img_size": 16, **SMALL, "compress_ratio": 2, "squeeze_factor": 4},
+        16,
+    ),
     "DRCT": ("DRCT.__arch.drct_arch", {"img_size": 16, **SMALL}, 16),
     "DAT": (
         "DAT.__arch.DAT",
@@ -39,18 +43,18 @@ MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
         32,
     ),
     "DnCNN": ("DnCNN.__arch.network_dncnn", {"in_nc": 3, "out_nc": 3, "nc": 8, "nb": 4}, 16),
-    "DRUNet": ("DRUNet.__arch.network_unet", {"nc": [4, 8, 8, 8], "nb": 1}, 32),
-    "SCUNet": ("SCUNet.__arch.SCUNet", {"config": [1] * 7, "dim": 32}, 64),
-    "FBCNN": ("FBCNN.__arch.FBCNN", {"nc": [8, 8, 8, 8], "nb": 1}, 32),
+    "DRUNet": (
+        "DRUNet.__arch.network_unet",
+        {"in_nc": 3, "out_nc": 3, "nc": [4, 8, 8, 8], "nb": 1},
+        32,
+    ),
     "UpCunet2x": ("RealCUGAN.__arch.upcunet_v3", {}, 32),
     "RCAN": ("RCAN.__arch.rcan_arch", {"n_resgroups": 1, "n_resblocks": 2, "n_feats": 16}, 16),
     "MoESR": ("MoESR.__arch.MoESR", {"dim": 8, "n_blocks": 1, "n_block": 1}, 32),
     "MoSR": ("MoSR.__arch.mosr_arch", {"dim": 8, "n_block": 2}, 32),
-    "MixDehazeNet": ("MixDehazeNet.__arch.MixDehazeNet", {}, 32),
     "RetinexFormer": ("RetinexFormer.__arch.retinexformer_arch", {"n_feat": 8, "stage": 1}, 32),
     "Generator": ("SwiftSRGAN.__arch.SwiftSRGAN", {"num_channels": 8, "num_blocks": 2}, 16),
     "CIDNet": ("HVICIDNet.__arch.cidnet", {}, 32),
-    "LaMa": ("LaMa.__arch.LaMa", {}, 64),
     "ResNetArcFace": (
         "GFPGAN.__arch.arcface_arch",
         {"block": "IRBlock", "layers": [1, 1, 1, 1], "use_se": True},
@@ -66,9 +70,6 @@ def net(name: str, how: tuple[str, dict[str, Any], int]) -> Subject:
     model = getattr(module, name.split("/")[0])(**options)
     if name == "ResNetArcFace":
         return Subject(model, image(size, 1))
-    if name == "LaMa":
-        mask = (image(size, 1) > 0).double()
-        return Subject(model, image(size), call=lambda m, x: m(x, mask))
     return Subject(model, image(size))
 
 

@@ -24,8 +24,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
         64,
     ),
     "CvT": ("cvt", {"num_classes": 10}, 64),
-    "TwinsSVT": ("twins_svt", {"num_classes": 10, "s1_local_patch_size": 4}, 128),
-    "CrossFormer": ("crossformer", {**FOUR, "global_window_size": (4, 2, 2, 1)}, 64),
+    "CrossFormer": (
+        "crossformer",
+        {**FOUR, "global_window_size": (4, 2, 2, 1), "local_window_size": 2},
+        64,
+    ),
     "MaxViT": (
         "max_vit",
         {"num_classes": 10, "dim_conv_stem": 8, "dim": 16, "dim_head": 8, "depth": (1, 1)}
