@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__)
     parser.add_argument("libraries", nargs="*", help="names of files in benchmarks/zoo/libraries")
     parser.add_argument("--only", help="models whose name has this in it; nothing is stored")
+    parser.add_argument("--rest", action="store_true", help="models that are not stored as right")
     parser.add_argument("--page", action="store_true", help="the page again, from what is stored")
     options = parser.parse_args()
     stored = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"libraries": {}}
@@ -37,16 +39,18 @@ def main() -> None:
     begin = time.perf_counter()
     for library in [] if options.page else options.libraries or known:
         start = time.perf_counter()
-        records = run(library, options.only)
-        found = {"records": records, "seconds": round(time.perf_counter() - start, 1)}
-        print(f"{library:24} {found['seconds']:5.0f} s  {page.line(records)}", flush=True)
+        known_right = stored["libraries"].get(library, {}).get("records", [])
+        known_right = [r for r in known_right if options.rest and page.verdict(r) == "right"]
+        records = run(library, options.only, known_right)
+        found = {"records": records, "seconds": round(sum(r.get("seconds", 0) for r in records))}
+        took = time.perf_counter() - start
+        print(f"{library:28} {took:5.0f} s  {page.line(records)}", flush=True)
         if options.only:
             print(json.dumps(records, indent=1))
             continue
         stored["libraries"][library] = found
         stored["environment"] = environment()
-        text = json.dumps(stored, indent=0, sort_keys=True, allow_nan=False)
-        RESULTS.write_text(text + "\n", "utf-8")
+        RESULTS.write_text(lines(stored), "utf-8")
         PAGE.write_text(page.page(stored), "utf-8")
     if options.only:
         return
@@ -57,10 +61,10 @@ def main() -> None:
     print(f"zoo: {len(stored['libraries'])} libraries, {page.line(everything)} ({took:.0f} s)")
 
 
-def run(library: str, only: str | None) -> list[dict[str, Any]]:
+def run(library: str, only: str | None, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records of a library; its process is started again behind a model that ended it."""
-    records: list[dict[str, Any]] = []
-    done: list[str] = []
+    done = [record["name"] for record in records]
+    order: list[str] = []
     while True:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out"
@@ -68,12 +72,14 @@ def run(library: str, only: str | None) -> list[dict[str, Any]]:
             code, lines, errors = watch(library, out, done, only)
         begun, doing = None, "build"
         for line in lines:
+            order = line.get("models", order)
             begun, doing = line.get("begins", begun), line.get("doing", doing)
             if "record" in line:
                 records.append(clean(line["record"]))
                 done.append(line["record"]["name"])
         if code == 0:
-            return records
+            records = [record for record in records if record["name"] in order]
+            return sorted(records, key=lambda record: order.index(record["name"]))
         if begun is None or begun in done:  # it ended between models, or before the first
             last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
             records.append({"name": library, "not_counted": f"cannot be run: {last[0][:200]}"})
@@ -102,8 +108,15 @@ def clean(record: dict[str, Any]) -> dict[str, Any]:
     """Without what differs from run to run, and with numbers that are short."""
     for key in ("off", "differs", "plain", "ours"):
         if key in record:
-            record[key] = float(f"{min(record[key], 1e300):.2g}")  # JSON has no infinity
+            finite = record[key] if record[key] < 1e300 else 1e300  # JSON has no more
+            record[key] = float(f"{finite:.2g}")
     return record
+
+
+def lines(stored: dict[str, Any]) -> str:
+    """JSON with a line per model."""
+    text = json.dumps(stored, sort_keys=True, allow_nan=False)
+    return re.sub(r', (?=\{"(activations|failed|name|not_counted|captum)")', ",\n", text) + "\n"
 
 
 def environment() -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Expected:
         return self.subject.module(leaf.clone(), *self.subject.args)
 
     def frozen(self) -> Tensor:
-        """The output with frozen parameters: for others torch may multiply matrices in another way."""
+        """The output with frozen parameters: torch multiplies matrices in another way then."""
         owned = [p for p in self.subject.module.parameters() if p.requires_grad]
         try:
             for p in owned:

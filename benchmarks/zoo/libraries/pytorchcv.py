@@ -57,13 +57,13 @@ def other(name: str) -> Subject:
     options = {} if "cifar" in name else {"num_classes": 10, **options}
     if name in ("alexnet", "zfnet"):
         size, options = 224, {"num_classes": 10}
-    return Subject(adapted(get_model(name, pretrained=False, **options)), image(size))
+    return Subject(adapted(get_model(name, pretrained=False, **options)), image(size, batch=1))
 
 
 def per_pixel(name: str) -> Subject:
     size = 128 if name.startswith(("icnet", "fast", "bise", "pspnet")) else 64
     options = {"in_size": (size, size)} if "openpose" not in name else {}
-    return Subject(get_model(name, pretrained=False, **options), image(size))
+    return Subject(get_model(name, pretrained=False, **options), image(size, batch=1))
 
 
 def cases() -> dict[str, Build]:

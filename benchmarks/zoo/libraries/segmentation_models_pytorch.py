@@ -20,7 +20,7 @@ ENCODERS = listed("""
 
 def decoder(name: str) -> Subject:
     model = getattr(smp, name)("resnet18", encoder_weights=None, classes=3)
-    return Subject(model, image(64))
+    return Subject(model, image(64, batch=1))
 
 
 def encoder(name: str) -> Subject:
