@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -85,6 +86,7 @@ def main() -> None:
                 signal.alarm(0)
             record["seconds"] = round(time.perf_counter() - begin, 2)
             say(record=record)
+            gc.collect()  # models have circles, and the next one needs the memory
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 Func = Callable[..., Any]
 
 # What `sites` is set to where a model has no ReLU: the first that a gradient passes.
-SITES = ("relu", "gelu", "silu", "hardswish", "mish", "leaky_relu", "elu", "selu", "celu")
-SITES = (*SITES, "softplus", "hardsigmoid", "tanh", "sigmoid")
+SITES = ("relu", "gelu", "silu", "hardswish", "mish", "leaky_relu", "prelu", "elu", "selu")
+SITES = (*SITES, "celu", "softplus", "hardsigmoid", "tanh", "sigmoid")
 FAMILY = {"relu6": "relu", "hardtanh": "relu"}  # hardtanh where it clips at 0
 NAMES = (*SITES, *FAMILY)
 
@@ -138,7 +138,9 @@ def judged(judge: Judge, model: nn.Module) -> Iterator[None]:
 
 
 NODES = {"ReluBackward0": "relu", "HardtanhBackward0": "relu"}
-NODES |= {f"{n.title().replace('_', '')}Backward0": n for n in SITES if n != "relu"}
+NODES |= {"PreluKernelBackward0": "prelu"} | {
+    f"{n.title().replace('_', '')}Backward0": n for n in SITES if n != "relu"
+}
 
 
 def by_graph(out: Tensor, leaf: Tensor, rule: str, site: str) -> Tensor:

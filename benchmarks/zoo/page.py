@@ -24,6 +24,10 @@ way, on the models with ReLUs.
 *Refused* is an error that says why; *crashed* is any other error, a process that died, or more
 than two minutes. A model that fails in plain torch, whose forward passes differ, or whose output
 no gradient reaches is not counted.
+
+The layers of torch_geometric are stacked with `F.relu` between them, as its examples do it; no hook
+sees that. `make zoo` takes about half an hour on one core, `python -m benchmarks.zoo timm` one
+library, and `--rest` what is not stored as right; `benchmarks/results/zoo.json` is what is stored.
 """
 
 

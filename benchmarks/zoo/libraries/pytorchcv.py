@@ -16,15 +16,15 @@ CIFAR = listed("""
 """)
 OTHERS = listed("""
     alexnet zfnet resnet10 resnet18 resnetbc26b preresnet10 preresnetbc26b resnext14_16x4d
-    seresnet10 sepreresnet10 seresnext50_32x4d senet16 se_resnet50 bam_resnet18 cbam_resnet18
+    seresnet10 sepreresnet10 seresnext50_32x4d senet16 bam_resnet18 cbam_resnet18
     ibn_resnet50 ibn_densenet121 regnetx002 regnety002 densenet121 sparsenet121
     condensenet74_c4_g4 peleenet vovnet27s selecsls42b hardnet39ds dla34 dla46xc dpn68
-    msdnet22_cifar10 squeezenet_v1_0 squeezeresnet_v1_1 sqnxt23_w1 shufflenet_g3_wd4
+    msdnet22_cifar10 squeezenet_v1_0 sqnxt23_w1 shufflenet_g3_wd4
     shufflenetv2_wd2 shufflenetv2b_wd2 menet108_8x1_g3 mobilenet_wd4 fdmobilenet_wd4
     mobilenetv2_wd4 mobilenetv2b_wd4 mobilenetv3_small_w7d20 igcv3_wd4 mnasnet_small ghostnet
     proxylessnas_mobile fbnet_cb darknet_tiny darknet53 channelnet isqrtcovresnet18 resneta10
     resnetd50b resnestabc14 fishnet99 hrnet_w18_small_v1 resattnet56 diracnet18v2 sharesnet18
-    octresnet10_ad2 res2net50_w14_s8 sknet50 scnet50 mixnet_s efficientnet_b0 bagnet9
+    octresnet10_ad2 sknet50 mixnet_s efficientnet_b0 bagnet9
     airnet50_1x64d_r2 airnext50_32x4d_r2 drnc26 dicenet_wd5 espnetv2_wd2 xception inceptionv3
     inceptionv4 inceptionresnetv1 inceptionresnetv2 bninception nasnet_4a1056
     darts spnasnet

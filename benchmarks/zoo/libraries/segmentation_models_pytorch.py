@@ -11,9 +11,9 @@ DECODERS = listed("""
     Unet UnetPlusPlus MAnet Linknet FPN PSPNet PAN DeepLabV3 DeepLabV3Plus UPerNet Segformer
 """)
 ENCODERS = listed("""
-    resnet50 se_resnet50 resnext50_32x4d densenet121 vgg11_bn mobilenet_v2 efficientnet-b0
-    timm-efficientnet-b0 xception inceptionv4 inceptionresnetv2 dpn68 mobileone_s0 mit_b0
-    timm-resnest14d timm-res2net50_26w_4s timm-regnetx_002 timm-skresnet18 timm-gernet_s
+    resnet50 se_resnet50 densenet121 vgg11_bn mobilenet_v2 efficientnet-b0
+    timm-efficientnet-b0 xception dpn68 mobileone_s0 mit_b0
+    timm-resnest14d timm-regnetx_002 timm-skresnet18 timm-gernet_s
     timm-mobilenetv3_small_minimal_100 tu-convnext_atto tu-hrnet_w18_small
 """)
 

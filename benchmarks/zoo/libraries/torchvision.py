@@ -11,7 +11,7 @@ from ..subject import Subject
 from ._inputs import Build, image, listed, table
 
 CLASSIFIERS = listed("""
-    alexnet resnet18 resnet50 resnext50_32x4d wide_resnet50_2 densenet121 mnasnet0_5 mobilenet_v2
+    alexnet resnet18 resnet50 densenet121 mnasnet0_5 mobilenet_v2
     mobilenet_v3_small mobilenet_v3_large shufflenet_v2_x0_5 shufflenet_v2_x1_0 squeezenet1_0
     squeezenet1_1 regnet_x_400mf regnet_y_400mf efficientnet_b0 efficientnet_v2_s convnext_tiny
     swin_t swin_v2_t
@@ -21,7 +21,7 @@ SEGMENTATION = ["fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_la
 SEGMENTATION += ["lraspp_mobilenet_v3_large"]
 VIDEO = ["r3d_18", "mc3_18", "r2plus1d_18", "s3d", "swin3d_t"]
 DETECTION = listed("""
-    retinanet_resnet50_fpn retinanet_resnet50_fpn_v2 fcos_resnet50_fpn ssd300_vgg16
+    retinanet_resnet50_fpn retinanet_resnet50_fpn_v2 fcos_resnet50_fpn
     ssdlite320_mobilenet_v3_large
 """)
 QUANTIZABLE = ["resnet18", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x0_5", "googlenet"]
