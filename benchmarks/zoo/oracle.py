@@ -51,7 +51,7 @@ class Activation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, judge, name, top, call):
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x.clone())  # x itself may be written to, as in x.mul_(x.sigmoid())
         ctx.rest = judge, name, top, call
         return call(x)
 

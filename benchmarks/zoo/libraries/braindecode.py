@@ -12,10 +12,10 @@ from ._inputs import Build, listed, table
 
 NAMES = listed("""
     ATCNet AttentionBaseNet BDTCN BIOT ContraWR CTNet Deep4Net DeepSleepNet EEGConformer
-    EEGInceptionERP EEGInceptionMI EEGITNet EEGMiner EEGNeX EEGNet EEGSimpleConv EEGSym EEGTCNet
-    FBCNet FBLightConvNet FBMSNet IFNet Labram MSVTNet PBT SCCNet ShallowFBCSPNet
-    SignalJEPA_Contextual SincShallowNet SleepStagerBlanco2020 SleepStagerChambon2018 SPARCNet
-    SyncNet TCN TIDNet TSception USleep AttnSleep DGCNN MEDFormer BrainModule
+    EEGInceptionERP EEGInceptionMI EEGITNet EEGMiner EEGNeX EEGNet EEGSimpleConv EEGTCNet
+    FBCNet FBLightConvNet FBMSNet IFNet MSVTNet PBT SCCNet ShallowFBCSPNet
+    SincShallowNet SleepStagerBlanco2020 SleepStagerChambon2018 SPARCNet
+    SyncNet TCN TIDNet TSception USleep AttnSleep MEDFormer BrainModule
 """)
 TIMES = {"DeepSleepNet": 3000, "AttnSleep": 3000, "USleep": 3000, "SleepStagerBlanco2020": 3000}
 TIMES |= {"SleepStagerChambon2018": 3000, "Labram": 400, "SignalJEPA_Contextual": 400}

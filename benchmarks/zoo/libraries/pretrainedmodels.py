@@ -13,10 +13,8 @@ NAMES = {
     "inceptionv4": 96,
     "bninception": 64,
     "se_resnet50": 64,
-    "dpn68": 64,
     "xception": 96,
     "resnet18": 64,
-    "densenet121": 64,
     "squeezenet1_1": 64,
 }
 

@@ -32,7 +32,7 @@ OTHERS = listed("""
 SCORES_PER_PIXEL = listed("""
     fcn8sd_resnetd50b_voc pspnet_resnetd50b_voc deeplabv3_resnetd50b_voc
     icnet_resnetd50b_cityscapes fastscnn_cityscapes cgnet_cityscapes
-    bisenet_resnet18_celebamaskhq sinet_cityscapes dabnet_cityscapes
+    bisenet_resnet18_celebamaskhq dabnet_cityscapes
     lednet_cityscapes unet_cityscapes lwopenpose2d_mobilenet_cmupan_coco
 """)
 BIG = {"inceptionv3", "inceptionv4", "inceptionresnetv1", "inceptionresnetv2", "xception"}

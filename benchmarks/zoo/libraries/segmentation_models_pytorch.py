@@ -8,7 +8,7 @@ from ..subject import Subject
 from ._inputs import Build, image, listed, table
 
 DECODERS = listed("""
-    Unet UnetPlusPlus MAnet Linknet FPN PSPNet PAN DeepLabV3 DeepLabV3Plus UPerNet Segformer
+    Unet UnetPlusPlus MAnet Linknet FPN PSPNet DeepLabV3 DeepLabV3Plus UPerNet Segformer
 """)
 ENCODERS = listed("""
     resnet50 se_resnet50 densenet121 vgg11_bn mobilenet_v2 efficientnet-b0

@@ -60,7 +60,6 @@ TEXT: dict[str, dict[str, Any]] = {
     "mobilebert": {**COMMON, "embedding_size": WIDTH, "intra_bottleneck_size": WIDTH},
     "squeezebert": {**COMMON, "embedding_size": WIDTH},
     "convbert": {**COMMON, "embedding_size": WIDTH},
-    "funnel": {"vocab_size": 60, "d_model": WIDTH, "n_head": 4, "d_head": 8, "d_inner": 40},
     "xlnet": {"vocab_size": 60, "d_model": WIDTH, "n_layer": 2, "n_head": 4, "d_inner": 40},
     "fnet": COMMON,
     "nystromformer": {**COMMON, "num_landmarks": 3, "segment_means_seq_len": 9},
@@ -124,7 +123,6 @@ SEQUENCE: dict[str, dict[str, Any]] = {
     "mt5": T5,
     "longt5": {**T5, "local_radius": 3},
     "switch_transformers": {**T5, "num_experts": 4, "num_sparse_encoder_layers": 1},
-    "prophetnet": {**BOTH, "hidden_size": WIDTH, "num_encoder_layers": 2, "num_decoder_layers": 2},
 }
 VIT = {**COMMON, "image_size": 32, "patch_size": 8}
 STAGES = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2}
@@ -143,7 +141,6 @@ VISION: dict[str, dict[str, Any]] = {
     "clip_vision_model": VIT,
     "swin": {**SWIN, "window_size": 4},
     "swinv2": {**SWIN, "window_size": 4},
-    "swin2sr": {**SWIN, "window_size": 4},
     "donut-swin": {**SWIN, "window_size": 4},
     "focalnet": {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "focal_levels": [1, 1]}
     | {"hidden_sizes": [8, 16], "focal_windows": [3, 3], "patch_size": 2},
@@ -158,7 +155,6 @@ VISION: dict[str, dict[str, Any]] = {
     "mobilevit": {"hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 32, 40]}
     | {"image_size": 64},
     "mobilevitv2": {"width_multiplier": 0.25, "image_size": 64},
-    "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.5, "hidden_dim": 64},
     "poolformer": {"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16]},
     "pvt": {**PYRAMID, "image_size": 64, "num_attention_heads": [1, 2, 2, 2]},
     "pvt_v2": {**PYRAMID, "image_size": 64, "num_attention_heads": [1, 2, 2, 2]},
@@ -166,13 +162,10 @@ VISION: dict[str, dict[str, Any]] = {
     "glpn": {**PYRAMID, "num_attention_heads": [1, 2, 2, 2]},
     "levit": {"image_size": 64, "hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 3, 4]}
     | {"depths": [1, 1, 1], "key_dim": [8, 8, 8]},
-    "cvt": {"embed_dim": [8, 16, 16], "depth": [1, 1, 1], "num_heads": [1, 2, 2]},
     "hiera": {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2]}
     | {"num_query_pool": 1},
     "swiftformer": {"depths": [1, 1, 1, 1], "embed_dims": [8, 16, 16, 16]},
     "yolos": {**VIT, "image_size": [32, 32], "num_detection_tokens": 4},
-    "superpoint": {"encoder_hidden_sizes": [8, 8, 16, 16], "decoder_hidden_size": 16}
-    | {"keypoint_decoder_dim": 65, "descriptor_decoder_dim": 16},
 }
 FILM = {**VIT, "num_frames": 2, "tubelet_size": [1, 8, 8]}
 VIDEO = {"timesformer": FILM, "vivit": FILM, "videomae": {**FILM, "tubelet_size": 1}}
@@ -276,5 +269,5 @@ def cases() -> dict[str, Build]:
     """By model type; what is behind a plus is an option."""
     found = table(TEXT, text) | table(SEQUENCE, sequence) | table(VISION, vision)
     found |= table(VIDEO, video) | table(SOUND, sound)
-    found |= table(["whisper", "speech_to_text"], spectrogram)
+    found |= table(["whisper"], spectrogram)
     return found | table(["detr", "conditional_detr", "table-transformer"], detr)

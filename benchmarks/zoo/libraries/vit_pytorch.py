@@ -10,7 +10,6 @@ from ._inputs import Build, image, table
 
 SIZE = {"image_size": 32, "patch_size": 8, "num_classes": 10, "dim": 32}
 HEADS = {"depth": 2, "heads": 4, "mlp_dim": 40}
-FOUR = {"dim": (8, 16, 24, 32), "depth": (1, 1, 1, 1), "num_classes": 10}
 MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
     "ViT": ("vit", {**SIZE, **HEADS}, 32),
     "SimpleViT": ("simple_vit", {**SIZE, **HEADS}, 32),
@@ -24,11 +23,6 @@ MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
         64,
     ),
     "CvT": ("cvt", {"num_classes": 10}, 64),
-    "CrossFormer": (
-        "crossformer",
-        {**FOUR, "global_window_size": (4, 2, 2, 1), "local_window_size": 2},
-        64,
-    ),
     "MaxViT": (
         "max_vit",
         {"num_classes": 10, "dim_conv_stem": 8, "dim": 16, "dim_head": 8, "depth": (1, 1)}
