@@ -86,7 +86,7 @@ def page(stored: dict[str, Any]) -> str:
 
 def named(library: str, packages: dict[str, str]) -> str:
     """A library with its version."""
-    for name in (library, library.replace("_", "-")):
+    for name in (library, library.replace("_", "-"), f"{library}_torch"):
         if name in packages:
             return f"{name} {packages[name]}"
     return library
