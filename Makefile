@@ -6,7 +6,7 @@ SETUP = .ci/constraints.txt .ci/no-deps.txt pyproject.toml
 
 NETWORKS ?= 10000
 
-.PHONY: demo test fuzz test-oldest lint format bench bench-quick bench-report clean
+.PHONY: demo test fuzz test-oldest lint format bench bench-quick bench-report zoo clean
 
 $(VENV)/ready: $(SETUP)
 	$(PYTHON) -m venv $(VENV)
@@ -49,5 +49,16 @@ test-oldest:  ## The suite, without what compiles, on the oldest torch that can 
 	.venv-oldest/bin/pip install --quiet --no-deps -r .ci/no-deps.txt
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m 'not compiled'
 
+.venv-zoo/ready: .ci/constraints.txt .ci/zoo.txt
+	$(PYTHON) -m venv .venv-zoo
+	.venv-zoo/bin/pip install --quiet -c .ci/constraints.txt -e .
+	.venv-zoo/bin/pip install --quiet --no-deps -r .ci/zoo.txt
+	# Built for CUDA: without them torchaudio falls back on Python.
+	rm -f .venv-zoo/lib/python3*/site-packages/torchaudio/lib/*.so
+	touch $@
+
+zoo: .venv-zoo/ready  ## Hundreds of models of other libraries, and whether their maps are right; docs/zoo.md.
+	.venv-zoo/bin/python -m benchmarks.zoo
+
 clean:
-	rm -rf .venv .venv-oldest build *.egg-info
+	rm -rf .venv .venv-oldest .venv-zoo build *.egg-info
