@@ -246,14 +246,15 @@ class _Run:
 
     def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
         """Runs ``forward`` at the level of plain autograd."""
-        state = torch.get_rng_state()
+        assert self.passing is not None
+        state = torch.get_rng_state() if self.passing.folds else torch.empty(0)
 
         def twice() -> tuple[Any, Any]:
             own = [_differentiable(p) for p in primals]
             try:
                 return forward(*own)  # type: ignore[no-any-return]
             except Unfold:
-                assert self.passing is not None
+                assert self.passing is not None and self.passing.folds
                 self.passing.folds = False
                 torch.set_rng_state(state)  # the next try draws what this one drew
                 return forward(*own)  # type: ignore[no-any-return]

@@ -163,14 +163,14 @@ class Copy:
         """Replaces all other attributes of the copied modules."""
         later = []  # functions, since what they close over may be an attribute as well
         for module in self._names.values():
-            for key, value in module.__dict__.items():
-                kind = type(value)
-                if kind in _ATOMS or key in _SEEN_TO or (key in _TABLES and not value):
-                    continue
-                if key in _TABLES or kind in _FUNCTIONS:
-                    later.append((module, key, value))
-                else:
-                    module.__dict__[key] = self._value(value, own=True)
+            state = module.__dict__
+            for key in state.keys() - _STANDARD:
+                kind = type(state[key])
+                if kind in _FUNCTIONS:
+                    later.append((module, key, state[key]))
+                elif kind not in _ATOMS:
+                    state[key] = self._value(state[key], own=True)
+            later += [(module, key, state[key]) for key in _TABLES if state.get(key)]
         for module, key, value in later:
             if key in _TABLES and isinstance(value, dict):  # hooks, which are the user's own
                 module.__dict__[key] = table = value.copy()
@@ -285,7 +285,8 @@ def _slots(cls: type) -> Sequence[str]:
 
 # Of a module's attributes those that are copied by themselves, and its tables of hooks.
 _SEEN_TO = frozenset(("_parameters", "_buffers", "_modules", "training"))
-_TABLES = frozenset(nn.Module().__dict__) - _SEEN_TO
+_STANDARD = frozenset(nn.Module().__dict__)
+_TABLES = _STANDARD - _SEEN_TO
 # What is no part of a model, and leads to everything else.
 _OPAQUE = frozenset(
     (types.ModuleType, logging.Logger, type(torch.ops.aten.relu), type(torch.ops.aten.relu.default))
