@@ -6,7 +6,7 @@ SETUP = .ci/constraints.txt .ci/no-deps.txt pyproject.toml
 
 NETWORKS ?= 10000
 
-.PHONY: demo test fuzz test-oldest lint format bench bench-quick bench-report zoo clean
+.PHONY: demo test fuzz matrix package lint format bench bench-quick bench-report zoo clean
 
 $(VENV)/ready: $(SETUP)
 	$(PYTHON) -m venv $(VENV)
@@ -42,12 +42,11 @@ bench-quick: $(VENV)/ready  ## A part of them, in under 3 minutes.
 bench-report: $(VENV)/ready  ## Tables and plots of the docs, from the stored results.
 	$(BIN)/python -m benchmarks.report README.md docs/benchmarks.md docs/speed.md
 
-test-oldest:  ## The suite, without what compiles, on the oldest torch that can be installed.
-	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip install --quiet -r .ci/oldest.txt
-	.venv-oldest/bin/pip install --quiet -c .ci/oldest.txt -e '.[demo,test]'
-	.venv-oldest/bin/pip install --quiet --no-deps -r .ci/no-deps.txt
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -q -m 'not compiled'
+matrix:  ## The suite on the oldest torch, the newest, and some between: docs/versions.md; hours.
+	$(PYTHON) .ci/matrix.py $(TORCH)
+
+package:  ## The sdist and the wheel: built, looked into, and used outside of the checkout.
+	PYTHON=$(PYTHON) .ci/package
 
 .venv-zoo/ready: .ci/constraints.txt .ci/zoo.txt
 	$(PYTHON) -m venv .venv-zoo
@@ -61,4 +60,4 @@ zoo: .venv-zoo/ready  ## Hundreds of models of other libraries, and whether thei
 	.venv-zoo/bin/python -m benchmarks.zoo
 
 clean:
-	rm -rf .venv .venv-oldest .venv-zoo build *.egg-info
+	rm -rf .venv .venv-zoo build *.egg-info
