@@ -169,9 +169,6 @@ def test_at_every_function_of_a_small_call():
     in_a_thread(lambda: interrupted(small(), range))
 
 
-@pytest.mark.xfail(
-    reason="a context that is interrupted while it is left stays counted", strict=False
-)
 def test_where_a_context_is_left():
     in_a_thread(lambda: interrupted(small(), range, leaving=True))
 
