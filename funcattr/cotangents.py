@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .core.edges import EDGES, edge_of, nodes_behind
 from .core.levels import compiling
-from .errors import TargetError
+from .errors import MISUSED, FuncattrError, TargetError, first_line
 from .targets import FORMS, Index, Target, encode
 
 __all__ = ["cotangents", "one_hot"]
@@ -31,10 +31,10 @@ def cotangents(
         even zeros do harm where a model has no derivative (``0 * inf`` is NaN).
 
     Raises:
-        TargetError: the target does not fit the output.
+        TargetError: the target does not fit the output, or is a callable that fails.
     """
     if callable(target) and not isinstance(target, Tensor):
-        return _by_callable(tuple(outs), lambda outs: _explained(target(unpack(outs))))
+        return _by_callable(tuple(outs), lambda outs: _explained(target, unpack(outs)))
     out = unpack(outs)
     if not isinstance(out, Tensor):
         raise TargetError(
@@ -87,7 +87,17 @@ def _uses(value: Callable[[Sequence[Tensor]], Tensor], outs: tuple[Tensor, ...],
     return found[0]
 
 
-def _explained(value: Any) -> Tensor:
+def _explained(target: Callable[..., Any], out: Any) -> Tensor:
+    try:
+        value = target(out)
+    except MISUSED as error:
+        if isinstance(error, FuncattrError):
+            raise
+        raise TargetError(
+            f"the callable target raised {first_line(error)}. It is a function of the output, and "
+            "is differentiated: of torch functions, without numpy; under torch.vmap without "
+            ".item() or an if on values (torch.where), too."
+        ) from error
     if not isinstance(value, Tensor) or not value.is_floating_point():
         came = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TargetError(

@@ -51,6 +51,22 @@ def short(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+#: What a function of the user's raises that funcattr calls in a way that its author did not expect.
+MISUSED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+
+
+def check_flags(**flags: object) -> None:
+    """Raises where what is a yes or no is something else."""
+    for name, value in flags.items():
+        if not isinstance(value, int) and type(value).__name__ not in ("bool_", "bool"):  # numpy's
+            raise ArgumentError(f"{name} is True or False; got {short(value)}.")
+
+
+def uninitialised(name: str) -> ArgumentError:
+    """The error of a parameter of a lazy module, which has no values yet."""
+    return ArgumentError(f"{name!r} is not initialised yet; run the model once on an input before.")
+
+
 def first_line(error: BaseException) -> str:
     """The type of an error and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

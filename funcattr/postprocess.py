@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,13 +44,21 @@ def interpolate(maps: Tensor, size: int | Sequence[int], mode: str = "nearest") 
     >>> interpolate(torch.tensor([[[1.0, 2.0]]]), 4)
     tensor([[[1., 1., 2., 2.]]])
     """
+    if not isinstance(maps, Tensor) or not (maps.is_floating_point() or maps.dtype == torch.uint8):
+        raise ArgumentError(f"maps are a float tensor [B, C, *spatial]; got {_described(maps)}.")
     spatial = maps.dim() - 2
-    sizes = (size,) * spatial if isinstance(size, int) else tuple(size)
+    sizes: tuple[Any, ...] = tuple(size) if isinstance(size, (tuple, list)) else (size,) * spatial
     if not 1 <= spatial <= 3 or len(sizes) != spatial:
         raise ArgumentError(
             f"maps are [B, C, *spatial] with 1 to 3 spatial dimensions, and a size for each; got "
             f"maps of shape {tuple(maps.shape)} and size {size}."
         )
+    if not all(map(_is_size, sizes)):
+        raise ArgumentError(
+            f"size is a positive int, or one for each spatial dimension; got {size!r}."
+        )
+    if 0 in maps.shape[1:]:
+        raise ArgumentError(f"there is nothing to resize in maps of shape {tuple(maps.shape)}.")
     fits = [name for name, dims in MODES.items() if dims in (None, spatial)]
     if mode not in fits:
         raise ArgumentError(
@@ -146,6 +156,11 @@ def convolved(maps: Tensor, taps: Tensor) -> Tensor:
         flat = F.conv1d(flat, taps.reshape(1, 1, -1))
         maps = flat.reshape(*lead, flat.shape[-1]).movedim(-1, dim)
     return maps
+
+
+def _is_size(value: Any) -> bool:
+    known = isinstance(value, (int, np.integer, torch.SymInt)) and not isinstance(value, bool)
+    return known and bool(value > 0)
 
 
 def _described(value: object) -> str:

@@ -10,6 +10,7 @@ A rule of a linear operation is a *pair* of pure functions, ``prepare`` and ``pu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -184,7 +185,7 @@ def epsilon(eps: float = 1e-6) -> Pair:
         A rule for convolutions and linear layers.
 
     Raises:
-        ArgumentError: ``eps`` is no number, or negative.
+        ArgumentError: ``eps`` is no finite number, or negative.
 
     Bach et al., "On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise
     Relevance Propagation" (2015), equation 58.
@@ -195,6 +196,6 @@ def epsilon(eps: float = 1e-6) -> Pair:
     >>> fa.input_x_gradient(ruled)(torch.ones(1, 2), target=0).shape
     torch.Size([1, 2])
     """
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not eps >= 0:
-        raise ArgumentError(f"eps is a number, zero or more; got {eps!r}.")
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < math.inf:
+        raise ArgumentError(f"eps is a finite number, zero or more; got {eps!r}.")
     return _Epsilon(float(eps))

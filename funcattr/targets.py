@@ -81,7 +81,7 @@ def encode(target: Target, device: torch.device | None = None) -> Tensor | None:
 
 def encode_all(targets: Any) -> Tensor | None:
     """All targets as one tensor, or None where they are callables or of several shapes."""
-    if not isinstance(targets, (Tensor, Sequence)) or isinstance(targets, str):
+    if not isinstance(targets, (Tensor, Sequence)) or isinstance(targets, (str, bytes)):
         raise TargetError(
             f"targets is a sequence, a range or an integer tensor; got {type(targets).__name__}. "
             "For a single target call the attribution itself."

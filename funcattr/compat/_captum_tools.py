@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ..errors import LayerError, NoMatchError
+from ..errors import LayerError, NoMatchError, TargetError
 from ..methods.attribution import Attribution
 from ..methods.attribution import Method as Maker
 
@@ -58,6 +58,10 @@ def captums_errors() -> Iterator[None]:
         yield
     except LayerError as error:
         raise AssertionError(f"{NO_OUTPUTS}: {error}") from error
+    except TargetError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None  # of `selected` or `neuron_of`
 
 
 def as_tuple(inputs: Any) -> tuple[Any, ...]:

@@ -105,8 +105,9 @@ def get_pointing_gradient(pred_y: Tensor, y: int, normalize: bool = True) -> Ten
     Returns:
         A tensor of the shape of ``pred_y``.
     """
-    assert isinstance(pred_y, Tensor) and pred_y.dim() in (2, 4) and len(pred_y) == 1
-    assert isinstance(y, int)
+    fits = isinstance(pred_y, Tensor) and pred_y.dim() in (2, 4) and len(pred_y) == 1
+    assert fits, "the output is a tensor [1, C] or [1, C, H, W]."
+    assert isinstance(y, int), f"a class is an int; got {y!r}."
     weights = pred_y.detach()[0, y].exp()
     cotangent = torch.zeros_like(pred_y)
     cotangent[0, y] = weights / weights.sum() if normalize else weights

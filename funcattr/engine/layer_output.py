@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ..core.contexts import ruled_call
 from ..core.levels import compiling
+from ..errors import check_flags
 from ..models.copies import Wraps
 from ..models.functional import Inside, call
 from ..models.taps import Layer, Tapped, Taps, several, tapped
 from ..operations.composite import Composite
 from ..operations.operation import Args, Kwargs
+from .ruled import check_func
 from .run import Plan, run
 
 __all__ = ["layer_output"]
@@ -38,6 +40,7 @@ def layer_output(
         where the layer has several, a list for a list of layers.
 
     Raises:
+        ArgumentError: ``model`` is no model, or the list of layers is empty.
         LayerError: the model has no such layer; when called: the layer does not run, or has no
             float tensor.
 
@@ -46,6 +49,8 @@ def layer_output(
     >>> layer_output(model, "1")(torch.ones(5, 3)).shape
     torch.Size([5, 4])
     """
+    check_func(model)
+    check_flags(at_input=at_input)
     function = LayerOutput(model, *several(layer), at_input)
     function.tapped()
     return function

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch.overrides import resolve_name
+
 from .. import rules
 from ..core.contexts import ruled_call
 from ..core.levels import compiling
-from ..errors import ArgumentError, nearest, short
+from ..errors import ArgumentError, check_flags, nearest, short
 from ..models.functional import Inside, call, module_of
 from ..operations.composite import Composite, Row
 from ..operations.kinds.activation import ACTIVATIONS, SPELLINGS
@@ -63,8 +65,9 @@ def with_rules(
         A callable with the signature of ``func``.
 
     Raises:
-        ArgumentError: ``func`` is not callable, ``composite`` is none; when called: a rule returns
-            another shape than ``x``'s.
+        ArgumentError: ``func`` is not callable, ``composite`` is none, or has no row and
+            ``require_match`` asks for one; when called: a rule fails, writes to what it is given,
+            or returns another shape than ``x``'s.
         NoSiteError: when called, with ``require_match``: the forward pass met no such operation, or
             one is out of reach (TorchScript, ``nn.RNN(nonlinearity="relu")``).
 
@@ -80,14 +83,21 @@ def with_rules(
         raise ArgumentError(
             f"composite is a Composite, Composite([(where, rule), ...]); got {composite!r}."
         )
+    check_flags(require_match=require_match)
     if composite.asks_for_paths() and module_of(func) is None:
         raise ArgumentError(
             "a row of the composite is for module paths, and a plain function has none; pass the "
             "module, or the f of make_functional."
         )
     if isinstance(func, Ruled):
-        require_match = require_match or func.plan.require_match
-        return Ruled(func.func, Plan(composite + func.plan.composite, require_match))
+        inner = func.plan
+        composite, func = composite + inner.composite, func.func
+        require_match = require_match or inner.require_match
+    if require_match and not composite.rows:
+        raise ArgumentError(
+            "there is no row, and so no rule: name at least one place (in sites= or in the "
+            "Composite), or pass require_match=False to take the plain gradient."
+        )
     return Ruled(func, Plan(composite, require_match))
 
 
@@ -121,7 +131,7 @@ def relu_rule(
 
     Raises:
         ArgumentError: ``func`` is not callable, ``sites`` names no known activation; when called:
-            the rule returns another shape than ``x``'s.
+            the rule fails, writes to ``x`` or ``g``, or returns another shape than ``x``'s.
         NoSiteError: when called, with ``require_match``: the forward pass met no such activation,
             or one is out of reach (TorchScript, ``nn.RNN(nonlinearity="relu")``).
 
@@ -196,6 +206,11 @@ def _row(place: Any, own: Any) -> Row:
     if not callable(place) or isinstance(place, type) or not callable(own):
         raise ArgumentError(
             f"a mapping in sites is from torch functions to rules; got {place!r}: {own!r}."
+        )
+    if not resolve_name(place):
+        raise ArgumentError(
+            f"a mapping in sites is from torch functions to rules, and {place!r} is none that "
+            "torch lets others replace."
         )
     if place not in SPELLINGS and getattr(place, "__name__", "").endswith("_"):
         raise ArgumentError(

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from ..core.levels import vmapping
 from ..engine.linearize import Linearized, linearize
 from ..engine.output import Output, Part, check_part
 from ..engine.ruled import Ruled, check_func
 from ..engine.run import Plan
-from ..errors import ArgumentError
+from ..errors import ArgumentError, FuncattrError, short
 from ..models.arguments import Argnums, Chosen
 from ..models.taps import Layer, tapped
 from ..operations.composite import Composite
@@ -23,6 +25,8 @@ from ..targets import Target
 __all__ = ["Attribution", "Explain", "Method", "OnePass"]
 
 Explain = Callable[..., Any]
+
+_TARGETS = ("target", "targets")
 
 
 class Method(ABC):
@@ -36,10 +40,11 @@ class Method(ABC):
         try:
             return self.linearize(args, kwargs)
         except TypeError as error:
-            if "target" in kwargs:
+            if not isinstance(error, FuncattrError) and not kwargs.keys().isdisjoint(_TARGETS):
                 raise ArgumentError(
                     "linearize takes what the function takes; a target goes to the explain that it "
-                    f"returns: out, explain = attr.linearize(x); explain(3). {error}"
+                    "returns: out, explain = attr.linearize(x); explain(3). Several go in "
+                    f"funcattr.sweep(attr, x, targets=...). {error}"
                 ) from error
             raise
 
@@ -117,6 +122,13 @@ class Attribution:
     method: Method | None = field(default=None, repr=False)
     compiled: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        if not callable(self.linearize) or isinstance(self.linearize, nn.Module):
+            raise ArgumentError(
+                "an Attribution is made of a function, (*args, **kwargs) -> (out, explain); got "
+                f"{short(self.linearize)}. For a model there is funcattr.gradient(model)."
+            )
+
     @classmethod
     def by(cls, method: Method) -> Attribution:
         """The attribution of a method."""
@@ -135,6 +147,8 @@ class Attribution:
         try:
             explain = self.once(args, kwargs)
         except TypeError as error:
+            if isinstance(error, FuncattrError):
+                raise
             if "targets" in kwargs:
                 raise ArgumentError(
                     "several targets go in funcattr.sweep(attr, x, targets=...), or one in "

@@ -18,7 +18,7 @@ from ..engine.linearize import Linearized
 from ..engine.output import Part
 from ..engine.ruled import Ruled, SiteChoice, relu_rule
 from ..engine.run import Plan
-from ..errors import ArgumentError, LayerError
+from ..errors import ArgumentError, LayerError, check_flags
 from ..models.arguments import Argnums, Chosen, check_argnums
 from ..models.taps import Layer, Tapped, tapped
 from ..operations.composite import Composite
@@ -69,6 +69,7 @@ def grad_cam(
     >>> grad_cam(model, "1")(torch.ones(5, 3, 4, 4), target=0).shape
     torch.Size([5, 1, 2, 2])
     """
+    check_flags(relu=relu, channel_sum=channel_sum)
     if channel_dim is not None and type(channel_dim) is not int:
         raise ArgumentError(f"channel_dim is an int, or None for 1; got {channel_dim!r}.")
     dim = 1 if channel_dim is None else channel_dim
@@ -174,7 +175,8 @@ def guided_grad_cam(
     torch.Size([5, 3, 4, 4])
     """
     check_argnums(argnums)
-    if interpolate_mode not in MODES:
+    check_flags(attribute_to_layer_input=attribute_to_layer_input)
+    if interpolate_mode not in list(MODES):
         raise ArgumentError(
             f"interpolate_mode is one of {', '.join(map(repr, MODES))}; got {interpolate_mode!r}."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from ..core.levels import compiling, transforming
 from ..core.memory import Largest, fitting
 from ..core.trees import stacked
 from ..cotangents import check_range
-from ..errors import ArgumentError, FuncattrError, first_line
+from ..errors import MISUSED, ArgumentError, FuncattrError, check_flags, first_line
 from ..operations.tape import Tape
 from ..targets import Index, Target, as_tensor, encode_all, settled
 from .attribution import Attribution, Explain, OnePass
@@ -52,6 +53,9 @@ class Sweep:
         self.reduce = reduce
         self.targets = as_tensor(targets) if isinstance(targets, np.ndarray) else targets
         self.index = encode_all(self.targets)
+        if not isinstance(self.targets, (Tensor, range, list, tuple)):
+            self.targets = list(self.targets)  # a deque has no slices
+        check_flags(compile=compile)
         self.compile = compile and not compiling()
         if self.compile and self.index is None:
             raise ArgumentError(
@@ -217,10 +221,11 @@ def _reduced(maps: Any, reduce: Reduce | None) -> Any:
         return maps
     try:
         reduced = reduce(maps)
-    except (RuntimeError, TypeError) as error:
+    except MISUSED as error:
         raise ArgumentError(
-            f"reduce raised {first_line(error)}. It is a function of one map, and runs under "
-            "torch.vmap: without .item(), numpy, or an if on values (torch.where)."
+            f"reduce raised {first_line(error)}. It is a function of one map (of a bundle, the "
+            "tuple of them), and runs under torch.vmap: without .item(), numpy, or an if on values "
+            "(torch.where)."
         ) from error
     leaves = tree_flatten(reduced)[0]
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
@@ -234,9 +239,13 @@ def _reduced(maps: Any, reduce: Reduce | None) -> Any:
 def _checked_chunk_size(size: ChunkSize) -> ChunkSize:
     if size is None or (isinstance(size, str) and size == "auto"):
         return size
-    if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
+    try:
+        number = 0 if isinstance(size, bool) else operator.index(size)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ArgumentError(f"chunk_size is a positive int, None or 'auto'; got {size!r}.")
-    return int(size)
+    return number
 
 
 class _Quiet:
@@ -249,6 +258,7 @@ class _Quiet:
 
 
 def _bar(count: int, progress: bool) -> Any:
+    check_flags(progress=progress)
     if not progress:
         return _Quiet()
     try:

@@ -67,10 +67,16 @@ def smooth_grad(
         raise ArgumentError(f"attr is an Attribution; got a {type(attr).__name__}.")
     _check_count("samples", samples)
     _check_count("chunk_size", samples if chunk_size is None else chunk_size)
-    if not (isinstance(sigma, (int, float)) and math.isfinite(sigma) and sigma >= 0):
-        raise ArgumentError(f"sigma is a standard deviation, zero or more; got {sigma!r}.")
-    if not (generator is None or isinstance(generator, (int, torch.Generator))):
+    number = isinstance(sigma, (int, float)) and not isinstance(sigma, bool)
+    if not (number and math.isfinite(sigma) and sigma >= 0):
+        raise ArgumentError(
+            f"sigma is a standard deviation, a finite number, zero or more; got {sigma!r}."
+        )
+    seed = isinstance(generator, int) and not isinstance(generator, bool)
+    if not (seed or generator is None or isinstance(generator, torch.Generator)):
         raise ArgumentError(f"generator is a torch.Generator, a seed or None; got {generator!r}.")
+    if isinstance(generator, int) and not 0 <= generator < 2**63:
+        raise ArgumentError(f"a seed as generator is an int in 0..2**63 - 1; got {generator}.")
     check_argnums(argnums)
 
     return Attribution.by(SmoothGrad(attr, samples, sigma, generator, argnums, chunk_size))
@@ -205,8 +211,9 @@ def _baselines(baseline: Any, chosen: Chosen) -> list[Tensor]:
         given = given * len(chosen.floats)
     if len(given) != len(chosen.floats):
         raise ArgumentError(
-            f"baseline has the form of what is explained, {len(chosen.floats)} tensors, or is one "
-            f"number; got {len(given)} values."
+            f"baseline has the form of what is explained, with {len(chosen.floats)} float "
+            f"tensor{'s' if len(chosen.floats) != 1 else ''}, or is one number; got {len(given)} "
+            f"values in a {type(baseline).__name__}. An array goes in by torch.as_tensor."
         )
     starts = []
     for b, x in zip(given, chosen.floats):

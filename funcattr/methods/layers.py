@@ -13,7 +13,7 @@ from ..core.contexts import graph_only_if
 from ..engine.layer_output import one_or_tuple
 from ..engine.linearize import Linearized
 from ..engine.output import Part
-from ..errors import ArgumentError
+from ..errors import check_flags
 from ..models.arguments import Chosen
 from ..models.taps import Layer, several, tapped
 from ..targets import Target
@@ -60,6 +60,7 @@ def layer_gradient_x_activation(
     >>> layer_gradient_x_activation(model, "1")(torch.ones(5, 3), target=0).shape
     torch.Size([5, 4])
     """
+    check_flags(multiply_by_inputs=multiply_by_inputs)
     f = operator.mul if multiply_by_inputs else _gradient
     return at_layers(AtLayers, model, layer, attribute_to_layer_input, output, finish=f)
 
@@ -97,10 +98,9 @@ def at_layers(
     **more: Any,
 ) -> Attribution:
     """The attribution of a method at one layer or several."""
+    check_flags(attribute_to_layer_input=at_input)
     function = ruled(model, output)
     layers, many = several(layer)
-    if not layers:
-        raise ArgumentError("layer is a layer or a list of them; got an empty list.")
     for one in layers:
         tapped(function.func, one)  # a wrong layer is an error now
     return Attribution.by(method(function, None, layers, at_input, many=many, **more))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..core.private import uncompiled
-from ..errors import ArgumentError
+from ..errors import ArgumentError, uninitialised
 
 Forward = Callable[..., Any]
 # Modules, and what to put around their ``forward``.
@@ -146,9 +146,7 @@ class Copy:
         if id(tensor) in self.swap:
             return self.swap[id(tensor)]
         if is_lazy(tensor):
-            raise ArgumentError(
-                f"{name!r} is not initialised yet; run the model once on an input before."
-            )
+            raise uninitialised(name)
         if self._detach and tensor.requires_grad:
             self.swap[id(tensor)] = tensor.detach()
             return self.swap[id(tensor)]

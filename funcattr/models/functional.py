@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from ..core.levels import compiling
 from ..core.trees import leaves
-from ..errors import ArgumentError, nearest
+from ..errors import ArgumentError, check_flags, nearest, uninitialised
 from ..operations.intercept import Intercept
 from ..operations.operation import Args, Kwargs
 from .copies import Copy, Forward, Wraps, named_tensors
@@ -65,10 +66,25 @@ def make_functional(
     if not isinstance(model, nn.Module):
         raise ArgumentError(
             f"make_functional takes a torch.nn.Module, got {type(model).__name__}. "
-            "A plain function is pure already: pass it as it is."
+            + _instead_of_module(model)
         )
+    check_flags(buffers=buffers)
     named = named_tensors(model) if buffers else model.named_parameters()
-    return Functional(model), {name: tensor.detach() for name, tensor in named}
+    tensors = dict(named)
+    for name, tensor in tensors.items():
+        if is_lazy(tensor):
+            raise uninitialised(name)
+    return Functional(model), {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+def _instead_of_module(given: object) -> str:
+    if isinstance(given, type):
+        return "Pass an instance of the class."
+    if isinstance(given, Mapping):
+        return "A state dict holds weights only; load it into a model, and pass that."
+    if callable(given) and not hasattr(given, "linearize"):
+        return "A plain function is pure already: pass it as it is."
+    return "Pass the model itself."
 
 
 class Inside(ABC):

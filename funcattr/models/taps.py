@@ -15,7 +15,7 @@ from ..core.graph import node
 from ..core.levels import compiling
 from ..core.private import share_memory, uncompiled, version
 from ..core.trees import leaves, pack
-from ..errors import LayerError, nearest
+from ..errors import ArgumentError, LayerError, nearest, short
 from ..operations.intercept import overwrite
 from ..operations.operation import Args, Kwargs
 from .copies import Forward, Wraps
@@ -41,8 +41,14 @@ class Tapped:
 
 
 def several(layer: Layer | Sequence[Layer]) -> tuple[tuple[Layer, ...], bool]:
-    """One layer or several as a tuple, and whether it was several."""
+    """One layer or several as a tuple, and whether it was several.
+
+    Raises:
+        ArgumentError: there is none.
+    """
     if isinstance(layer, (list, tuple)):
+        if not layer:
+            raise ArgumentError("layer is a layer or a list of them; got an empty list.")
         return tuple(layer), True
     one: Any = layer
     return (one,), False
@@ -74,7 +80,7 @@ def tapped(func: Callable[..., Any], layer: Layer) -> Tapped:
             path, number = layer, "-1"
         found = Tapped(_by_path(model, path), path, int(number))
     else:
-        raise LayerError(f"a layer is a dotted path or a module; got {layer!r}.")
+        raise LayerError(f"a layer is a dotted path or a module; got {short(layer)}.")
     if isinstance(found.module, torch.jit.ScriptModule):
         raise LayerError(
             f"layer {found.name!r} is TorchScript, which cannot be looked into; use the Python "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch.overrides import resolve_name
 
 from .. import rules
-from ..errors import ArgumentError, nearest
+from ..errors import MISUSED, ArgumentError, first_line, nearest, short
 from .fresh import held
 from .kinds.activation import ACTIVATIONS, SPELLINGS, Activation
 from .operation import Call
@@ -36,7 +36,8 @@ class Composite:
             - a tuple of these, all of which have to fit.
 
     Raises:
-        ArgumentError: a row is no such pair, a kind is not known, a rule is none.
+        ArgumentError: a row is no such pair, a kind is not known, a rule is none, or an elementwise
+            one where only pairs act.
 
     >>> import funcattr as fa
     >>> early = ("relu", lambda path: path.startswith("features"))
@@ -46,6 +47,10 @@ class Composite:
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
+        if not isinstance(rows, Iterable) or isinstance(rows, (str, Mapping)):
+            raise ArgumentError(
+                f"a composite is made of rows, Composite([(where, rule), ...]); got {short(rows)}."
+            )
         self.rows: tuple[tuple[tuple[_Test, ...], rules.Rule], ...] = tuple(map(_checked, rows))
         #: The groups of kinds that it may have a rule for.
         self.groups = {group for row in self.rows for group in _groups(*row)}
@@ -56,6 +61,8 @@ class Composite:
 
     def __add__(self, other: Composite) -> Composite:
         """The rows of both, those of ``self`` first."""
+        if not isinstance(other, Composite):
+            return NotImplemented
         both = Composite(())
         both.rows = self.rows + other.rows
         both.groups = self.groups | other.groups
@@ -109,17 +116,31 @@ class _Test(NamedTuple):
             return isinstance(call.kind, Activation) and call.kind.activation == self.value
         if self.by == "function":
             return self.value is func
-        return path is None or bool(self.value(path))
+        return path is None or self._holds(path)
+
+    def _holds(self, path: str) -> bool:
+        try:
+            return bool(self.value(path))
+        except MISUSED as error:
+            raise ArgumentError(
+                f"where of a row is a predicate on module paths, (path) -> bool; {self.value!r} "
+                f"raised {first_line(error)}."
+            ) from error
 
 
 def _groups(tests: tuple[_Test, ...], rule: rules.Rule) -> set[str]:
     """The groups of kinds that a row may be for."""
     if not rules.is_pair(rule):
         return {"activation"}
+    return _named(tests) or set(KINDS.values())
+
+
+def _named(tests: Iterable[_Test]) -> set[str]:
+    """The groups of kinds that the conditions of a row name."""
     named = [KINDS[t.value] for t in tests if t.by == "kind"]
     named += ["activation" for t in tests if t.by == "activation"]
     named += [GROUP_OF[t.value] for t in tests if t.by == "function" and t.value in GROUP_OF]
-    return set(named or KINDS.values())
+    return set(named)
 
 
 def _acts(rule: rules.Rule, call: Call) -> bool:
@@ -138,7 +159,14 @@ def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
         raise ArgumentError(
             f"a rule is called with two tensors, (x, g) -> g_in; {rule_name(rule)!r} cannot be."
         )
-    return tuple([_test(place) for place in places]), held(rule)
+    tests = tuple([_test(place) for place in places])
+    others = _named(tests) - {"activation"}
+    if others and not rules.is_pair(rule):
+        raise ArgumentError(
+            f"{rule_name(rule)!r} is elementwise, a rule of activations; a row for "
+            f"{', '.join(sorted(others))} takes a pair, as funcattr.rules.epsilon() is."
+        )
+    return tests, held(rule)
 
 
 def _takes_two(rule: Any) -> bool:

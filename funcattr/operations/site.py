@@ -19,7 +19,7 @@ from ..core.levels import Counter, apply, compiling
 from ..core.private import forward_mode_active, pushed, transforms_active
 from ..errors import FuncattrError
 from .fresh import Named, reference, shown
-from .operation import Kind, Operation, Tensors
+from .operation import Kind, Operation, Tensors, prepared_by
 from .tape import Tape, merged
 
 
@@ -272,10 +272,7 @@ def site(
             here = tape.x(x)
         constants = through(lambda: kind.constants(here))
         operation = Operation(kind, here, (*tensors, *constants), tuple(x.shape))
-        return operation, [
-            through(functools.partial(rule.prepare, operation)) if rules.is_pair(rule) else ()
-            for rule in own
-        ]
+        return operation, [through(functools.partial(prepared_by, rule, operation)) for rule in own]
 
     operation, prepared = prepare() if compiling() else raw(prepare)
     sizes = (len(operation.tensors), *map(len, prepared))

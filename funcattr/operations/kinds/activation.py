@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ from torch.overrides import resolve_name
 from ... import rules
 from ...core.graph import constant, name_of, named, show
 from ...core.private import vmap_active
-from ...errors import ArgumentError, FuncattrError, first_line
-from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
+from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise, by_users
 
 _IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
     **dict.fromkeys(("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid"), 1),
@@ -145,20 +145,13 @@ class Activation(Kind):
             pulled = operation.pull(g)
             return pulled.relu_() if operation.alone else torch.relu(pulled)
         x = operation.x_beside(g)
-        try:
-            if self.ceiling is None:
-                result = rules.at(elementwise, x, g, operation.pull)
-            else:
-                result = elementwise(x, g)
-        except (RuntimeError, TypeError) as error:
-            if isinstance(error, FuncattrError) or elementwise in rules.BY_EXAMPLE:
-                raise
-            raise ArgumentError(
-                f"the rule {getattr(rule, '__name__', rule)!r} raised {first_line(error)}. A rule "
-                "is elementwise, (x, g) -> g_in, and in sweeps it runs under torch.vmap: without "
-                ".item(), numpy, or an if on values (torch.where)."
-            ) from error
-        _check(rule, x, result)
+        call = functools.partial(elementwise, x, g)
+        if self.ceiling is None:
+            call = functools.partial(rules.at, elementwise, x, g, operation.pull)
+        if any([elementwise is known for known in rules.BY_EXAMPLE]):
+            result = call()
+        else:
+            result = by_users(rule, call, x.shape, g, x)
         if self.ceiling is None or self.ceiling == _INFINITY:
             return result
         return result.masked_fill(x >= self.ceiling, 0)
@@ -166,19 +159,6 @@ class Activation(Kind):
 
 def _known(own: Sequence[rules.Rule | None]) -> bool:
     return all(rule is None or any(rule is one for one in _BY_MASK) for rule in own)
-
-
-def _check(rule: rules.Rule, x: Tensor, result: object) -> None:
-    if isinstance(result, Tensor) and result.shape == x.shape and result.is_floating_point():
-        return
-    came = repr(result)
-    if isinstance(result, Tensor):
-        came = f"shape {tuple(result.shape)}, {result.dtype}"
-    raise ArgumentError(
-        f"a rule returns a float tensor of the shape of x, here {tuple(x.shape)}; "
-        f"{getattr(rule, '__name__', rule)!r} returned {came}. "
-        "Write it elementwise: (x, g) -> g_in."
-    )
 
 
 def _ceiling(activation: str, args: Args, kwargs: Kwargs) -> float | None:
