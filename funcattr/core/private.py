@@ -82,6 +82,16 @@ def vmap_active() -> bool:
     return any(i.key() == _functorch.TransformType.Vmap for i in stack() or ())
 
 
+def below_a_mode() -> bool:
+    """Whether tensors are fake ones, as where the compiler traces a node of a graph.
+
+    Without torch's count of modes they are not, and the compiler fails at smooth activations in
+    forward mode.
+    """
+    count: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+    return count() > 0
+
+
 def is_batched(t: Tensor) -> bool:
     """Whether ``t`` is one of many, under ``torch.vmap``.
 

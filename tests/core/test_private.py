@@ -19,6 +19,7 @@ NEEDED = {
     "set_grad_enabled": (torch._C, "_set_grad_enabled"),
     "forward_mode_active": (torch.autograd.forward_ad, "_current_level"),
     "vmap_active": (torch._C._functorch, "get_interpreter_stack"),
+    "below_a_mode": (torch._C, "_len_torch_dispatch_stack"),
     "is_batched": (torch._C._functorch, "is_batchedtensor"),
     "is_wrapped": (torch._C._functorch, "is_functorch_wrapped_tensor"),
     "left_behind": (torch._C._functorch, "maybe_get_level"),
