@@ -22,7 +22,9 @@ def _drawn(seed: int, place: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 _normal = _drawn
 if hasattr(torch.library, "custom_op"):  # torch 2.4; in a graph, what draws it when that runs
-    _normal = torch.library.custom_op("funcattr::normal", _drawn, mutates_args=())
+    # Torch 2.4 cannot read a schema from annotations that are strings.
+    schema = "(int seed, int[] place, int[] shape) -> Tensor"
+    _normal = torch.library.custom_op("funcattr::normal", _drawn, mutates_args=(), schema=schema)
 
     @_normal.register_fake
     def _(seed: int, place: Sequence[int], shape: Sequence[int]) -> Tensor:
