@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .graph import constant
-from .private import forward_mode_active, transforms_active, vmap_active
+from .private import compiles_here, forward_mode_active, transforms_active, vmap_active
 
 _is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
 
@@ -22,6 +22,9 @@ _is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
 def compiling() -> bool:
     """Whether torch.compile is tracing; before torch 2.3 this library cannot be compiled."""
     if _is_compiling is None or not _is_compiling():
+        return False
+    # Dynamo puts True in the place of both of torch's functions, in the code that it traces.
+    if not torch.compiler.is_dynamo_compiling() and not compiles_here():
         return False
     from . import compiler  # noqa: F401  what the compiler must know of us
 

@@ -68,6 +68,16 @@ def forward_mode_active() -> bool:
     return bool(getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0)
 
 
+def compiles_here() -> bool:
+    """Whether it is this thread that torch.compile works in: torch's own flag is the process's.
+
+    The flag stays up, too, when two threads have compiled at once. Without torch's context of a
+    compilation the flag has to do, and eager calls beside a thread that compiles are not safe.
+    """
+    context = getattr(getattr(torch, "_guards", None), "TracingContext", None)
+    return context is None or context.try_get() is not None
+
+
 def vmap_active() -> bool:
     """Whether a ``torch.vmap`` is under way, in this thread.
 

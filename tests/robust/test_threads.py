@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten
 
 import funcattr as fa
+from funcattr.core import levels
 
 THREADS = 6
 X = tiny_input()
@@ -272,3 +273,21 @@ def test_compiled_code_that_is_shared():
         if i != 5:
             assert all(same(maps, [alone[(t + i) % 3] for t in range(3)]) for maps in rounds)
     torch.compiler.reset()
+
+
+def test_an_eager_map_while_another_thread_compiles(monkeypatch):
+    """Torch's flag for a compilation is the process's, so it goes up and down meanwhile."""
+    attr = METHODS["guided_backprop"](tiny())
+    expected = attr(X, target=1)
+    asked = []
+    for first in range(30):
+        for length in (1, 3, 10, 100):
+
+            def flag(window=range(first, first + length)):
+                asked.append(None)
+                return len(asked) - 1 in window
+
+            asked.clear()
+            monkeypatch.setattr(levels, "_is_compiling", flag)
+            assert same(attr(X, target=1), expected), (first, length)
+            assert asked
