@@ -5,7 +5,7 @@ No hooks, no surgery on the model, no state left behind: each method is a transf
 ``torch.compile``.
 """
 
-from . import rules
+from . import composites, rules
 from .engine.layer_output import layer_output
 from .engine.ruled import relu_rule, with_rules
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
@@ -22,10 +22,11 @@ from .methods.gradients import (
     saliency,
 )
 from .methods.layers import layer_gradient_x_activation
+from .methods.relevance import lrp
 from .methods.report import sites
 from .methods.sweep import stream, sweep
 from .models.functional import make_functional
-from .operations.composite import Composite
+from .operations.composite import Composite, first
 from .postprocess import channel_max_abs, gaussian_smooth, interpolate
 
 __version__ = "0.1.0"
@@ -39,7 +40,9 @@ __all__ = [
     "TargetError",
     "bundle",
     "channel_max_abs",
+    "composites",
     "deconvnet",
+    "first",
     "gaussian_smooth",
     "grad_cam",
     "gradient",
@@ -50,6 +53,7 @@ __all__ = [
     "interpolate",
     "layer_gradient_x_activation",
     "layer_output",
+    "lrp",
     "make_functional",
     "relu_rule",
     "rule_backprop",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -29,13 +29,19 @@ def edge_of(t: Tensor) -> Any:
         return _get_gradient_edge(t) if t.view_as(t).requires_grad else None
 
 
-def nodes_behind(tensors: Iterable[Tensor]) -> dict[Any, None]:
-    """All nodes of the graph behind some tensors, at the innermost level, the last first."""
+def nodes_behind(
+    tensors: Iterable[Tensor], cut: Callable[[Any], bool] | None = None
+) -> dict[Any, None]:
+    """All nodes of the graph behind some tensors, at the innermost level, the last first.
+
+    Of nodes where ``cut`` holds only the first input is followed.
+    """
     todo = [unbatched(t).grad_fn for t in tensors]
     done: dict[Any, None] = {}
     while todo:
         node = todo.pop()
         if node is not None and node not in done:
             done[node] = None
-            todo += [parent for parent, _ in node.next_functions]
+            inputs = node.next_functions
+            todo += [parent for parent, _ in (inputs[:1] if cut and cut(node) else inputs)]
     return done

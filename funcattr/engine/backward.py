@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.levels import compiling
 from ..core.private import backward_under_modes, grad_in_graph
 from ..operations.intercept import Intercept
-from ..operations.site import Pass
+from ..operations.place import Pass
 
 Tensors = Sequence[Tensor]
 # Tensors, or edges of autograd's graph.

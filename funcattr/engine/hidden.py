@@ -14,7 +14,7 @@ from ..errors import FuncattrError, HiddenSiteError, NoMatchError
 from ..models.functional import module_of
 from ..operations.composite import Composite
 from ..operations.kinds.activation import ACTIVATIONS
-from ..operations.site import Place
+from ..operations.place import Place
 
 Func = Callable[..., Any]
 
@@ -88,11 +88,22 @@ def refuse_checkpoint(error: RuntimeError) -> None:
 
 def matched(graph: Iterable[Any], composite: int) -> bool:
     """Whether the graph has a site with a rule of the composite of this number."""
-    places = (getattr(node, "place", None) for node in graph)
-    return any(
-        isinstance(place, Place) and place.rules and place.rules[composite] is not None
-        for place in places
-    )
+    return any(map(ruled_by(composite), graph))
+
+
+def ruled_by(composite: int) -> Callable[[Any], bool]:
+    """Whether a node of the graph is a site with a rule of this composite.
+
+    Its cotangent goes to the first of its inputs, ``x``; the others are what the rule was made of.
+    """
+
+    def ruled(node: Any) -> bool:
+        place = getattr(node, "place", None)
+        if not isinstance(place, Place) or not place.rules:
+            return False
+        return place.rules[composite] is not None
+
+    return ruled
 
 
 def scripted(module: torch.nn.Module) -> list[str]:

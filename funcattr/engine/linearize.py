@@ -9,13 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.contexts import (
-    graph_only_if,
-    no_autocast,
-    plain_pass,
-    tracked,
-    within_ruled_call,
-)
+from ..core.contexts import graph_only_if, no_autocast, plain_pass, tracked, within_ruled_call
 from ..core.edges import EDGES, edge_of
 from ..core.graft import graft
 from ..core.levels import compiling, transforming
@@ -27,8 +21,9 @@ from ..models.functional import takes_parameters
 from ..models.taps import Tapped, Taps
 from ..operations.fold import Unfold
 from ..operations.operation import Args, Kwargs
-from ..operations.site import Pass
+from ..operations.place import Pass
 from ..operations.tape import Tape
+from ..rules import floored
 from ..targets import Index, Target
 from .backward import Backward, Points, Pulled
 from .hidden import refuse_checkpoint
@@ -62,10 +57,13 @@ class Linearized:
         inputs: bool = True,
         layers: bool = False,
         composite: int = 0,
+        of_one: bool = False,
     ) -> Pulled:
-        """What is asked for, for a target, by the rules of a composite."""
+        """What is asked for, by the rules of a composite; ``of_one``, as if the output were 1."""
         with graph_only_if(self.tracked):
-            cots = cotangents(self.outs, self.unpack, target)
+            cots: Sequence[Tensor | None] = cotangents(self.outs, self.unpack, target)
+            if of_one:
+                cots = [c if c is None else c / floored(o) for c, o in zip(cots, self.outs)]
             with no_autocast(self.outs):
                 return self.backward(
                     cots,
@@ -161,6 +159,7 @@ class _Run:
             # Where a rule must match, a function that takes gradients of its own is refused.
             folds = self.plain and self.quick and strict and not (tracked or at_input or tape)
             self.passing = Pass(self.plain, folds)
+            self.passing.last = self.plain and not (tracked or tape)
         self.primals = [] if chosen is None else chosen.floats
         self.unpack: Callable[[Tensors, Tensors], Any]
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from ..core.edges import nodes_behind
 from ..core.levels import compiling, levels
 from ..core.trees import pack
-from ..models.functional import Inside, call
+from ..errors import ArgumentError
+from ..models.copies import Forward
+from ..models.functional import Inside, call, module_of
 from ..models.taps import Taps
+from ..operations.behind import whole
 from ..operations.composite import Composite
-from ..operations.intercept import Intercept, Met
+from ..operations.intercept import Intercept
 from ..operations.operation import Args, Kwargs
-from ..operations.site import Pass
+from ..operations.place import Met, Pass
 from ..operations.tape import Tape
 from . import hidden
 
@@ -70,7 +76,7 @@ def run(
         met=met,
         tape=tape,
     )
-    wraps = taps.wraps() if taps is not None else ()
+    wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
     if taps is not None and not compiling():
         mode.watch = taps.watch
     out = call(func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
@@ -82,6 +88,27 @@ def run(
     if mode.strict:
         _check(func, plans, mode, out, explained)
     return out, mode
+
+
+def _wholes(
+    func: Callable[..., Any], composites: Sequence[Composite], mode: Intercept
+) -> list[tuple[nn.Module, Callable[[Forward], Forward]]]:
+    """What goes around the modules that are one operation to some composite."""
+    classes = tuple([cls for c in composites for cls in c.classes()])
+    model = module_of(func)
+    if not classes:
+        return []
+    if model is None:
+        raise ArgumentError(
+            "a row of the composite is for a module class, and a plain function has no modules "
+            "that are known; pass the module, or the f of make_functional."
+        )
+
+    def around(forward: Forward, module: nn.Module) -> Forward:
+        return lambda *args, **kwargs: whole(mode, module, forward, args, kwargs)
+
+    found = [module for module in model.modules() if isinstance(module, classes)]
+    return [(module, functools.partial(around, module=module)) for module in found]
 
 
 def _stacked(func: Callable[..., Any], plan: Plan) -> Plan:
@@ -98,13 +125,14 @@ def _stacked(func: Callable[..., Any], plan: Plan) -> Plan:
 def _check(
     func: Callable[..., Any], plans: Sequence[Plan], mode: Intercept, out: Any, explained: bool
 ) -> None:
-    graph = {} if compiling() else nodes_behind(pack(out)[0])
+    tensors = pack(out)[0]
+    graph = {} if compiling() else nodes_behind(tensors)
     for i, (plan, composite) in enumerate(zip(plans, mode.composites)):
         if not plan.require_match:
             continue
         if not compiling():
             hidden.refuse_scripted(mode.scripted, composite)
-            hidden.refuse_unseen(func, composite, graph)
+            hidden.refuse_unseen(func, composite, nodes_behind(tensors, hidden.ruled_by(i)))
         found = mode.matched[i] > 0
         if found and explained and not compiling():
             found = hidden.matched(graph, i)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.levels import vmapping
 from ..engine.linearize import Linearized, linearize
@@ -20,6 +21,7 @@ from ..models.taps import Layer, tapped
 from ..operations.composite import Composite
 from ..operations.operation import Args, Kwargs
 from ..operations.tape import Tape
+from ..rules import floored
 from ..targets import Target
 
 __all__ = ["Attribution", "Explain", "Method", "OnePass"]
@@ -96,6 +98,18 @@ def ruled(func: Callable[..., Any], output: Part | None = None) -> Ruled:
         return function
     check_part(output)
     return Ruled(Output(function.func, output), function.plan)
+
+
+def times(function: Ruled) -> Callable[[Tensor, Tensor], Tensor]:
+    """How a map is made of a gradient and what it is taken by.
+
+    Some rules of relevance divide by that, and give a part to what is 0 as well.
+    """
+    return _times_floored if function.plan.composite.ignores_x else operator.mul
+
+
+def _times_floored(g: Tensor, x: Tensor) -> Tensor:
+    return g * floored(x)
 
 
 @dataclass(frozen=True)

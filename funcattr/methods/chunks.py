@@ -122,7 +122,7 @@ class Sweep:
 
         return padded, size
 
-    def _taped(self) -> tuple[Any, list[Tensor] | None]:
+    def _taped(self) -> tuple[Any, tuple[list[Tensor], list[bool]] | None]:
         """The output of a forward pass in eager, and its tape, where a graph can go by that."""
         method, tape = self.attr.method, Tape()
         if (
@@ -137,7 +137,7 @@ class Sweep:
         out, _ = method.taped(self.args, self.kwargs, False, tape)
         # A forward pass in the graph would draw other numbers.
         same = torch.equal(state, _random_state(device))
-        return out, tape.tensors if same else None
+        return out, (tape.tensors, tape.facts) if same else None
 
 
 def _device(args: Any) -> torch.device:
@@ -156,12 +156,10 @@ def _random_state(device: torch.device) -> Tensor:
 def _compiled_chunk(attr: Attribution, taped: bool) -> Callable[..., Any]:
     """A compiled function from encoded targets to their maps, kept with the attribution."""
 
-    def chunk(
-        reduce: Reduce | None, index: Tensor, tape: list[Tensor], args: Any, kwargs: Any
-    ) -> Any:
+    def chunk(reduce: Reduce | None, index: Tensor, tape: Any, args: Any, kwargs: Any) -> Any:
         if taped:
             assert isinstance(attr.method, OnePass)
-            explain = attr.method.taped(args, kwargs, False, Tape(tape))[1]
+            explain = attr.method.taped(args, kwargs, False, Tape(*tape))[1]
         else:
             explain = attr.linearize(*args, **kwargs)[1]
         return _explained(explain, reduce, index)

@@ -16,7 +16,7 @@ from ..engine.output import Part
 from ..engine.ruled import SiteChoice, relu_rule
 from ..models.arguments import Argnums, Chosen, check_argnums
 from ..targets import Target
-from .attribution import Attribution, Explain, OnePass, ruled
+from .attribution import Attribution, Explain, OnePass, ruled, times
 
 __all__ = [
     "deconvnet",
@@ -78,13 +78,14 @@ class ByGradient(OnePass):
     """``finish(gradient, argument)`` for each tensor that is explained."""
 
     finish: Callable[[Tensor, Tensor], Tensor] = operator.mul
+    of_one: bool = False
 
     def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
         assert chosen is not None
         floats = [x.clone() for x in chosen.floats]  # explain stays what it is
 
         def maps(target: Target) -> Any:
-            grads = done.pull(target).inputs
+            grads = done.pull(target, of_one=self.of_one).inputs
             with graph_only_if(done.tracked):
                 return chosen.maps([self.finish(g, x) for g, x in zip(grads, floats)])
 
@@ -138,7 +139,7 @@ def input_x_gradient(
     >>> input_x_gradient(lambda x: x**2)(torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[ 0., 18.]])
     """
-    return _by_gradient(func, argnums, output, operator.mul)
+    return _by_gradient(func, argnums, output, times(ruled(func)))
 
 
 def rule_backprop(

@@ -17,7 +17,7 @@ from ..errors import check_flags
 from ..models.arguments import Chosen
 from ..models.taps import Layer, several, tapped
 from ..targets import Target
-from .attribution import Attribution, Explain, OnePass, ruled
+from .attribution import Attribution, Explain, OnePass, ruled, times
 
 __all__ = ["layer_gradient_x_activation"]
 
@@ -61,7 +61,7 @@ def layer_gradient_x_activation(
     torch.Size([5, 4])
     """
     check_flags(multiply_by_inputs=multiply_by_inputs)
-    f = operator.mul if multiply_by_inputs else _gradient
+    f = times(ruled(model)) if multiply_by_inputs else _gradient
     return at_layers(AtLayers, model, layer, attribute_to_layer_input, output, finish=f)
 
 

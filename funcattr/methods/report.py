@@ -17,10 +17,9 @@ from ..engine.ruled import Ruled, check_func, relu_rule
 from ..engine.run import Plan, run
 from ..models.functional import module_of, takes_parameters
 from ..operations.composite import rule_name
-from ..operations.intercept import Met
 from ..operations.kinds.activation import ACTIVATIONS
 from ..operations.operation import Args, Kwargs
-from ..operations.site import Pass
+from ..operations.place import Met, Pass
 
 __all__ = ["Sites", "sites"]
 

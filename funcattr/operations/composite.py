@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,15 @@ from .kinds.activation import ACTIVATIONS, SPELLINGS, Activation
 from .operation import Call
 from .table import GROUP_OF, KINDS
 
-Where = str | Callable[..., Any] | tuple[Any, ...]
+
+@dataclass(frozen=True)
+class First:
+    """What `first` returns."""
+
+    kinds: tuple[str, ...]
+
+
+Where = str | Callable[..., Any] | First | tuple[Any, ...]
 Row = tuple[Where, rules.Rule]
 
 
@@ -27,10 +36,14 @@ class Composite:
     Args:
         rows: pairs of a place and a rule. A place is
 
-            - a kind of operation: ``"convolution"``, ``"linear"``, ``"norm"``, ``"max_pool"``,
-              ``"activation"``, ``"relu"`` (``max(x, 0)`` and its clipped forms), or the name of an
-              activation (``"gelu"``);
+            - a kind of operation: ``"convolution"``, ``"linear"`` (products with a weight),
+              ``"norm"``, ``"max_pool"``, ``"mean"``, ``"sum"`` (of two tensors that both depend on
+              the input, or over dims), ``"product"``, ``"matmul"`` (of two such), ``"activation"``,
+              ``"relu"`` (``max(x, 0)`` and its clipped forms), or the name of an activation
+              (``"gelu"``);
+            - ``first(kind, ...)``: the first operation of these kinds that runs;
             - a torch function; any spelling of an activation stands for all of them;
+            - a module class: a whole module of it, as one operation;
             - a predicate on the path of the module that makes the call, for the operations there
               that the rule can act on;
             - a tuple of these, all of which have to fit.
@@ -68,12 +81,31 @@ class Composite:
         both.groups = self.groups | other.groups
         return both
 
-    def rule(self, call: Call, func: Callable[..., Any], path: str | None) -> rules.Rule | None:
-        """The rule of a call of ``func`` in the module at ``path``; None where no row fits."""
+    def rule(
+        self,
+        call: Call,
+        func: Callable[..., Any],
+        path: str | None,
+        before: Container[str] = (),
+    ) -> rules.Rule | None:
+        """The rule of a call of ``func`` in the module at ``path``; None where no row fits.
+
+        ``before`` are the kinds of the operations that ran before it.
+        """
         for tests, rule in self.rows:
-            if all([test.fits(call, func, path) for test in tests]) and _acts(rule, call):
+            fit = all([test.fits(call, func, path, before) for test in tests])
+            if fit and _acts(tests, rule, call):
                 return rule
         return None
+
+    @functools.cached_property
+    def ignores_x(self) -> bool:
+        """Whether a rule gives relevance to what is 0, for which it takes `rules.floored`."""
+        return any([getattr(rule, "ignores_x", False) for _, rule in self.rows])
+
+    def classes(self) -> tuple[type, ...]:
+        """The module classes of its rows."""
+        return tuple([t.value for tests, _ in self.rows for t in tests if t.by == "module"])
 
     def functions(self) -> set[Callable[..., Any]]:
         """The torch functions of its rows that are of no kind: any elementwise ones."""
@@ -103,15 +135,46 @@ class Composite:
         return ", ".join([_text(tests) for tests, _ in self.rows])
 
 
+def first(*kinds: str) -> First:
+    """The place of the first operation of these kinds that runs, for a row of a `Composite`.
+
+    That is by execution, and so holds for whatever way the model's modules are defined.
+
+    Args:
+        *kinds: kinds of operations, see `Composite`.
+
+    Raises:
+        ArgumentError: there is none, or one is not known.
+
+    >>> import funcattr as fa
+    >>> fa.Composite([(first("convolution"), fa.rules.z_box(0, 1))])
+    Composite(first convolution: z_box)
+    """
+    if not kinds:
+        raise ArgumentError("first is of one kind of operations or several, first('convolution').")
+    for kind in kinds:
+        if not isinstance(kind, str):
+            raise ArgumentError(f"first takes kinds of operations by name; got {short(kind)}.")
+        _test(kind)
+    return First(kinds)
+
+
 class _Test(NamedTuple):
     """One of the conditions of a row."""
 
-    by: str  # "kind", "activation", "function" or "path"
+    by: str  # "kind", "first", "activation", "function", "module" or "path"
     value: Any
 
-    def fits(self, call: Call, func: Callable[..., Any], path: str | None) -> bool:
+    def fits(
+        self, call: Call, func: Callable[..., Any], path: str | None, before: Container[str]
+    ) -> bool:
         if self.by == "kind":
             return self.value in call.kind.names
+        if self.by == "first":
+            own = any([kind in call.kind.names for kind in self.value])
+            return own and not any([kind in before for kind in self.value])
+        if self.by == "module":
+            return call.module is not None and issubclass(call.module, self.value)
         if self.by == "activation":
             return isinstance(call.kind, Activation) and call.kind.activation == self.value
         if self.by == "function":
@@ -132,20 +195,29 @@ def _groups(tests: tuple[_Test, ...], rule: rules.Rule) -> set[str]:
     """The groups of kinds that a row may be for."""
     if not rules.is_pair(rule):
         return {"activation"}
+    if any([t.by == "module" for t in tests]):
+        return set()
     return _named(tests) or set(KINDS.values())
 
 
 def _named(tests: Iterable[_Test]) -> set[str]:
     """The groups of kinds that the conditions of a row name."""
     named = [KINDS[t.value] for t in tests if t.by == "kind"]
+    named += [KINDS[kind] for t in tests if t.by == "first" for kind in t.value]
     named += ["activation" for t in tests if t.by == "activation"]
     named += [GROUP_OF[t.value] for t in tests if t.by == "function" and t.value in GROUP_OF]
     return set(named)
 
 
-def _acts(rule: rules.Rule, call: Call) -> bool:
+def _acts(tests: tuple[_Test, ...], rule: rules.Rule, call: Call) -> bool:
     """Whether a rule can act on an operation: an elementwise one on elementwise functions."""
-    return rules.is_pair(rule) or isinstance(call.kind, Activation)
+    if call.module is not None:
+        return rules.is_pair(rule) and any([t.by == "module" for t in tests])
+    if not rules.is_pair(rule):
+        return isinstance(call.kind, Activation)
+    if getattr(rule, "needs_weight", False) and not _named(tests):
+        return call.kind.weights(*call.tensors) is not None
+    return True
 
 
 def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
@@ -161,6 +233,7 @@ def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
         )
     tests = tuple([_test(place) for place in places])
     others = _named(tests) - {"activation"}
+    others |= {t.value.__name__ for t in tests if t.by == "module"}
     if others and not rules.is_pair(rule):
         raise ArgumentError(
             f"{rule_name(rule)!r} is elementwise, a rule of activations; a row for "
@@ -187,10 +260,14 @@ def _test(place: Any) -> _Test:
                 f"{nearest(place, KINDS)}"
             )
         return _Test("kind", place)
+    if isinstance(place, First):
+        return _Test("first", place.kinds)
+    if isinstance(place, type) and issubclass(place, torch.nn.Module):
+        return _Test("module", place)
     if not callable(place) or isinstance(place, type):
         raise ArgumentError(
-            "where of a row is a kind of operation, a torch function, or a predicate on module "
-            f"paths; got {place!r}."
+            "where of a row is a kind of operation, first(kind), a torch function, a module class, "
+            f"or a predicate on module paths; got {place!r}."
         )
     if place in SPELLINGS:
         return _Test("activation", SPELLINGS[place].activation)
@@ -207,8 +284,12 @@ def _name(value: Any) -> str:
 
 
 def _text(tests: tuple[_Test, ...]) -> str:
-    names = [
-        t.value if isinstance(t.value, str) else resolve_name(t.value) or _name(t.value)
-        for t in tests
-    ]
-    return " where ".join(names)
+    return " where ".join(map(_shown, tests))
+
+
+def _shown(test: _Test) -> str:
+    if test.by == "first":
+        return "first " + " or ".join(test.value)
+    if isinstance(test.value, str):
+        return test.value
+    return (not isinstance(test.value, type) and resolve_name(test.value)) or _name(test.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,50 +12,26 @@ from torch.overrides import TorchFunctionMode
 from .. import rules
 from ..core.contexts import is_raw
 from ..core.graph import node
-from ..core.levels import compiling, levels, transforming
-from ..core.private import is_view, left_behind, saved_tensors_are_hooked, set_grad_enabled
-from ..core.trees import leaves
+from ..core.levels import compiling
+from ..core.private import is_view, saved_tensors_are_hooked, set_grad_enabled
 from ..errors import HiddenSiteError
+from .behind import behind, stand_in
 from .composite import Composite
-from .fold import Convolved, Unfold
+from .fold import Convolved, Last, writes
 from .kinds import activation, norm
 from .kinds.activation import ELUS, Activation
+from .kinds.outcome import Outcome
 from .operation import Args, Call, Kwargs
-from .site import Pass, site
+from .place import Met, Pass
+from .site import site
 from .table import CALLS, GROUP_OF
 from .tape import Tape
+from .watched import WATCHED, watched
 
 QUICK = frozenset(("activation", "convolution", "norm", "group_norm", "max_pool", "mean", "pad"))
 COMPILED = QUICK - {"max_pool", "pad"}  # where the compiler's own is as quick
 
-_OPAQUE = {  # what holds a ReLU where no mode can see it
-    torch.rnn_relu: "nn.RNN(nonlinearity='relu')",
-    torch.rnn_relu_cell: "nn.RNNCell(nonlinearity='relu')",
-}
-_AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
-_GRAD_FN: Any = torch.Tensor.grad_fn
-_HOOKED = (torch.Tensor.register_hook, torch.Tensor.retain_grad, _GRAD_FN.__get__)
-_STATISTICS = (torch.nn.functional.batch_norm, torch.nn.functional.instance_norm)
-_WATCHED = frozenset((*_OPAQUE, *_AUTOGRAD, *_HOOKED, torch.nn.functional.instance_norm))
-
 Substitute = Callable[[Args, Kwargs, bool], tuple[Args, Kwargs]]
-
-
-class Met(NamedTuple):
-    """One operation that a forward pass met; a row of the report of `funcattr.sites`."""
-
-    activation: str
-    spelling: str
-    path: str
-    shape: tuple[int, ...]
-    rule: rules.Rule | None
-    node: Any = None
-    reached: bool = True
-
-    @property
-    def replaced(self) -> bool:
-        """Whether a rule acts there."""
-        return self.rule is not None and self.reached
 
 
 class Intercept(TorchFunctionMode):
@@ -99,12 +75,17 @@ class Intercept(TorchFunctionMode):
         self.scripted: list[tuple[str, torch.nn.Module]] = []
         self.plain = passing is not None and passing.plain
         self.groups = {group for c in composites for group in c.groups}
+        if not self.groups.isdisjoint(("convolution", "linear")):
+            self.groups.add("norm")  # which is merged into these
         if compiling():
             self.groups |= (COMPILED if tape is None else QUICK) if quick else {"norm"}
         elif quick:
             self.groups |= QUICK
         self.functions = {f for c in composites for f in c.functions()}
         self._convolved: Convolved | None = None
+        self.last: Last | None = None
+        self._before: set[str] = set()  # the kinds that have run
+        self.within = 0  # whole modules that are one operation
         # For each composite, how many calls get its rule, and which activations do not.
         self.matched = [0 for _ in composites]
         self.others: list[list[str]] = [[] for _ in composites]
@@ -122,6 +103,8 @@ class Intercept(TorchFunctionMode):
                 self._follow(func, args)
         if self.watch is not None:
             self.watch((args, kwargs))
+        if self.last is not None and writes(func):
+            self.last = None
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._inside)
         if GROUP_OF.get(func) in self.groups:
@@ -130,8 +113,8 @@ class Intercept(TorchFunctionMode):
                 return self._called(call, func, args, kwargs)
         elif func in self.functions:
             return self._called(activation.other(func, args, kwargs), func, args, kwargs)
-        if func in _WATCHED or func in _STATISTICS:
-            return self._watched(func, args, kwargs)
+        if func in WATCHED:
+            return watched(self, func, args, kwargs)
         return func(*args, **kwargs)
 
     def around(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -168,57 +151,90 @@ class Intercept(TorchFunctionMode):
 
     def finish(self) -> None:
         """Says that the forward pass is over; what a checkpoint repeats comes later."""
-        self._convolved, self._finished, self._inside, self.watch = None, True, False, None
+        self._convolved = self.last = self.watch = None
+        self._finished, self._inside = True, False
 
     def depends(self, t: Any) -> bool:
         """Whether ``t`` depends on what is differentiated."""
         return isinstance(t, Tensor) and t.requires_grad and not isinstance(t, torch.nn.Parameter)
 
     def _called(self, call: Call, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
-        path = self.path[-1] if self.path else None
-        own = [c.rule(call, func, path) for c in self.composites]
-        if not call.x.is_floating_point():
-            own = [None for _ in own]
-        ruled = False
-        for i, rule in enumerate(own):
-            if rule is not None:
-                ruled = True
-                self.matched[i] += 1
-            elif isinstance(call.kind, Activation):
-                self.others[i].append(call.kind.activation)
+        own = self.rules_of(call, func)
+        ruled = any([rule is not None for rule in own])
         if ruled and self._inside and self.strict:
-            where = f" in {path!r}" if path else ""
+            where = f" in {self.where!r}" if self.where else ""
             raise HiddenSiteError(
                 f"an autograd.Function{where} calls {call.spelling} in its forward, and has a "
                 "backward of its own, where no rule can reach. Use plain torch functions in its "
                 "place (and checkpoints with use_reentrant=False), or pass require_match=False to "
                 "differentiate through it as it is."
             )
-        if not ruled and not self._pays(call) and not self._elsewhere(call, func):
-            self._note(call)
-            return func(*args, **kwargs)
+        last, self.last = self.last, None
+        merged = None if last is None else last.merged(call)
+        if last is not None and merged is not None:
+            rest = [None if rule is not None else one for rule, one in zip(last.own, own)]
+            out = behind(self, call, rest, func, args, kwargs)
+            self.note(call, last.own[0], out)
+            return stand_in(self, merged, out, last.own)
+        if ruled and not isinstance(call.kind, (Activation, Outcome)):
+            return behind(self, call, own, func, args, kwargs)
+        if not ruled and not self.pays(call) and not self._elsewhere(call, func):
+            self.note(call)
+            made = isinstance(call.kind, Outcome) and not call.in_place
+            return call.x if made else func(*args, **kwargs)
         if self._convolved is not None and self.passing is not None:
             convolved, self._convolved = self._convolved, None
             folded = None if ruled else convolved.folded(call, self.passing)
             if folded is not None:
                 return folded
         # An operation in place writes over the x that its derivative needs.
-        x = call.x.clone() if call.in_place or call.kind.guards_x(own) else call.x
-        y = self.site(call, own, x)
-        self._note(call, own[0] if own else None, y)
+        copied = call.written is None and (call.in_place or call.kind.guards_x(own))
+        y = self.site(call, own, call.x.clone() if copied else call.x)
+        self.note(call, own[0] if own else None, y)
         if call.in_place:
-            return overwrite(call.x, y)
+            return overwrite(call.x if call.written is None else call.written, y)
         if not ruled and self.passing is not None and self.passing.folds:
             self._convolved = Convolved.of(call, y)
-        # The model may write to it, and to views of it: torch refuses where it is itself a view.
+        return self.given(y)
+
+    def rules_of(self, call: Call, func: Callable[..., Any]) -> list[rules.Rule | None]:
+        """The rule of each composite for a call."""
+        if self.within or not call.x.is_floating_point():
+            return [None for _ in self.composites]
+        path = self.path[-1] if self.path else None
+        own = [c.rule(call, func, path, self._before) for c in self.composites]
+        self._before.update(call.kind.names)
+        for i, rule in enumerate(own):
+            if rule is not None:
+                self.matched[i] += 1
+            elif isinstance(call.kind, Activation):
+                self.others[i].append(call.kind.activation)
+        return own
+
+    def given(self, y: Tensor) -> Tensor:
+        """What the model gets of a site."""
+        # It may write to it, and to views of it: torch refuses where it is itself a view.
         return y if self.plain and type(y) is Tensor and not is_view(y) else y.clone()
+
+    @property
+    def where(self) -> str:
+        """The path of the module that is running, where it is known."""
+        return self.path[-1] if self.path else ""
 
     def site(self, call: Call, own: Sequence[rules.Rule | None], x: Tensor) -> Tensor:
         """What stands for a call, of ``x``."""
-        passing, tape = self.passing, self.tape
-        return site(call.kind, own, self.depth, x, *call.tensors, passing=passing, tape=tape)
+        return site(
+            call.kind,
+            own,
+            self.depth,
+            x,
+            *call.tensors,
+            passing=self.passing,
+            tape=self.tape,
+            path=self.where,
+        )
 
-    def _pays(self, call: Call) -> bool:
+    def pays(self, call: Call) -> bool:
         """Whether an operation without a rule is quicker as a site."""
         if compiling() and isinstance(call.kind, norm.Norm):
             return True  # the compiler fails on the forward-mode derivative of torch's own
@@ -243,38 +259,10 @@ class Intercept(TorchFunctionMode):
         )
         return alike or any([c.rule(call, func, None) is not None for c in self.composites])
 
-    def _note(self, call: Call, rule: rules.Rule | None = None, y: Tensor | None = None) -> None:
+    def note(self, call: Call, rule: rules.Rule | None = None, y: Tensor | None = None) -> None:
         if self.met is not None:
-            path = self.path[-1] if self.path else ""
             name, node = call.kind.names[0], None if y is None else y.grad_fn
-            self.met.append(Met(name, call.spelling, path, tuple(call.x.shape), rule, node))
-
-    def _watched(self, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
-        if func in _STATISTICS and transforming():
-            named = norm.without_statistics(func, args, kwargs)
-            return func(*args, **kwargs) if named is None else func(**named)
-        if func in _HOOKED and self.passing is not None and self.passing.folds:
-            raise Unfold
-        if func in _OPAQUE and self.met is not None:
-            path = self.path[-1] if self.path else ""
-            self.met.append(Met("relu", _OPAQUE[func], path, tuple(args[0].shape), None))
-        if self.strict and func in _OPAQUE:
-            where = f" in {self.path[-1]!r}" if self.path and self.path[-1] else ""
-            raise HiddenSiteError(
-                f"{_OPAQUE[func]}{where} runs its ReLUs inside of one kernel, where no rule can "
-                "reach. Write the recurrence with torch.relu, or pass require_match=False to "
-                "differentiate through it as it is."
-            )
-        # The function that torch.func.vjp returns runs when its level is over; it is of a level all
-        # the same, where sites have their true derivative.
-        own = func in _AUTOGRAD and levels() == self.depth
-        if self.strict and own and not any(map(left_behind, leaves(args[:1]))):
-            raise HiddenSiteError(
-                "the function takes gradients of its own by plain autograd, and a rule cannot "
-                "tell those from yours. Use torch.func.grad inside of it, or pass "
-                "require_match=False to let the rule act on both."
-            )
-        return func(*args, **kwargs)
+            self.met.append(Met(name, call.spelling, self.where, tuple(call.x.shape), rule, node))
 
 
 @node

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -12,9 +11,7 @@ from torch import Tensor
 
 from .. import rules
 from ..core import layout
-from ..core.levels import compiling
-from ..core.private import unbatched, version
-from ..errors import MISUSED, ArgumentError, FuncattrError, first_line, short
+from ..errors import ArgumentError
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -39,6 +36,9 @@ class Kind(ABC):
     reads_x: ClassVar[bool] = True
     #: Whether its other tensors have no batch, so that any number of examples can be pulled.
     any_batch: ClassVar[bool] = True
+    #: Whether its value, and the true derivative, are those of its first other tensor; only rules
+    #: go by ``x`` (see `kinds.stand_in`).
+    stands_in: ClassVar[bool] = False
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
         """More tensors that its value and derivative go by, which have no derivative themselves."""
@@ -95,13 +95,17 @@ class Kind(ABC):
         grads = torch.func.vjp(f, *(tensors[i] for i in wanted))[1](g)
         return _with([None] * len(tensors), wanted, grads)
 
-    def by_rule(self, rule: rules.Rule, g: Tensor, operation: Operation, *made: Any) -> Tensor:
-        """The cotangent of ``x`` as ``rule`` says; ``made`` is what it has prepared."""
-        assert rules.is_pair(rule)
-        pull = functools.partial(rule.pull, operation, g, *made)
-        if isinstance(rule, rules.Plain):
-            return pull()
-        return by_users(rule, pull, operation.shape, g, operation.x, *made)
+    def as_ruled(self, operation: Operation) -> Operation:
+        """An operation of this kind as rules see it."""
+        return operation
+
+    def weights(self, *tensors: Any) -> tuple[Tensor, Tensor | None] | None:
+        """Weight and bias, in ``value(x, *with_weights(weight, bias))``; None without a weight."""
+        return None
+
+    def with_weights(self, weight: Tensor, bias: Tensor | None) -> Tensors:
+        """The ``tensors`` of an operation by this weight and bias; see `weights`."""
+        return weight, bias
 
 
 def _with(values: Sequence[Any], places: Sequence[int], some: Sequence[Any]) -> list[Any]:
@@ -115,11 +119,15 @@ class Operation:
     """One call of a torch function in a forward pass, as a rule sees it.
 
     ``x`` is the tensor that a rule acts on (None where neither the derivative nor the rule reads
-    it), ``shape`` its shape, ``tensors`` are the others. ``alone`` says that no graph of what is
-    done now is made, so that what is fresh can be written over.
+    it), ``shape`` its shape, ``tensors`` are the others, and ``path`` is that of the module which
+    makes the call, where it is known. ``alone`` says that no graph of what is done now is made, so
+    that what is fresh can be written over.
     """
 
-    __slots__ = ("_keep", "alone", "kind", "shape", "tensors", "x")
+    __slots__ = (
+        *("_keep", "_known", "_nonnegative"),
+        *("alone", "kind", "path", "shape", "tensors", "x"),
+    )
 
     def __init__(
         self,
@@ -129,12 +137,88 @@ class Operation:
         shape: Shape,
         keep: Keep | None = None,
         alone: bool = False,
+        path: str = "",
+        known: Tensor | None = None,
+        nonnegative: Callable[[], bool] | None = None,
     ) -> None:
         self.kind, self.x, self.tensors, self.shape = kind, x, tensors, shape
-        self._keep, self.alone = keep, alone
+        self._keep, self.alone, self.path = keep, alone, path
+        self._known, self._nonnegative = known, nonnegative
+
+    def of_kind(self, kind: Kind, tensors: Tensors, known: Tensor | None) -> Operation:
+        """The same call, as one of another kind; ``known`` is its value."""
+        return Operation(
+            kind,
+            self.x,
+            tensors,
+            self.shape,
+            self._keep,
+            self.alone,
+            self.path,
+            known,
+            self._nonnegative,
+        )
+
+    @property
+    def where(self) -> str:
+        """What it is and where, for errors."""
+        at = f" of {self.path!r}" if self.path else ""
+        return f"the {self.kind.names[0] if self.kind.names else 'operation'}{at}"
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight of a linear operation.
+
+        Raises:
+            ArgumentError: it has none.
+        """
+        return self._weights()[0]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias, None where there is none."""
+        found = self.kind.weights(*self.tensors)
+        return None if found is None else found[1]
+
+    def _weights(self) -> tuple[Tensor, Tensor | None]:
+        found = self.kind.weights(*self.tensors)
+        if found is None:
+            raise ArgumentError(
+                f"the rule is for operations with a weight (convolutions, linear layers), which "
+                f"{self.where} has not; rules.epsilon() and rules.pass_through need none."
+            )
+        return found
+
+    def linear(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        x: Tensor | None = None,
+        name: Any = None,
+    ) -> Operation:
+        """The same operation by another weight and bias, of ``x`` where that is given.
+
+        ``name``, where given, names the weight: what is derived of it is then kept for further
+        backward passes, see `keep`.
+        """
+        self._weights()
+        keep: Keep | None = None
+        if name is not None and self._keep is not None:
+            outer = self._keep
+            keep = lambda key, make: outer((name, key), make)
+        tensors = self.kind.with_weights(weight, bias)
+        here = self.x if x is None else x
+        return Operation(self.kind, here, tensors, self.shape, keep, self.alone, self.path)
+
+    def nonnegative(self) -> bool:
+        """Whether ``x`` is known to have no negative number, for all inputs or for this one."""
+        return self._nonnegative is not None and self._nonnegative()
 
     def value(self) -> Tensor:
         """The output."""
+        if self._known is not None:
+            return self._known
         assert self.x is not None
         return self.kind.value(self.x, *self.tensors)
 
@@ -153,69 +237,6 @@ class Operation:
         return self.keep("x", lambda: layout.channels_last(x)) if layout.many(g) else x
 
 
-def by_users(
-    rule: rules.Rule, call: Callable[[], Tensor], shape: Shape, *given: Tensor | None
-) -> Tensor:
-    """What ``call`` returns, which calls a rule of the user's with the tensors ``given``.
-
-    Raises:
-        ArgumentError: it fails, writes to what it is given, or returns another shape than ``x``'s.
-    """
-    pair = rules.is_pair(rule)
-    name = repr(getattr(rule, "__name__", type(rule).__name__ if pair else rule))
-    form = "(operation, g, *prepared) -> g_in" if pair else "(x, g) -> g_in"
-    before = [_version(t) for t in given]
-    try:
-        result = call()
-    except MISUSED as error:
-        if isinstance(error, FuncattrError):
-            raise
-        kind = "is linear in g, pull" if pair else "is elementwise, "
-        raise ArgumentError(
-            f"the rule {name} raised {first_line(error)}. A rule {kind}{form}, and in sweeps it "
-            "runs under torch.vmap: without .item(), numpy, or an if on values (torch.where)."
-        ) from error
-    if before != [_version(t) for t in given]:
-        raise ArgumentError(
-            f"the rule {name} writes to a tensor that it is given, which others go by as well; "
-            "return a new one (g.clamp(min=0) instead of g.clamp_(min=0))."
-        )
-    first = 1 if pair else 0  # the batch, of which merged cotangents have more
-    fits = isinstance(result, Tensor) and result.shape[first:] == shape[first:]
-    if not (fits and result.is_floating_point()):
-        came = short(result)
-        if isinstance(result, Tensor):
-            came = f"shape {tuple(result.shape)}, {result.dtype}"
-        how = "" if pair else "elementwise: "
-        raise ArgumentError(
-            f"a rule returns a float tensor of the shape of x, here {tuple(shape)}; {name} "
-            f"returned {came}. Write it {how}{form}."
-        )
-    return result
-
-
-def _version(t: Tensor | None) -> int:
-    t = None if t is None else unbatched(t)
-    return 0 if t is None or t.is_inference() or compiling() else version(t)
-
-
-def prepared_by(rule: rules.Rule | None, operation: Operation) -> Sequence[Tensor]:
-    """What a rule prepares.
-
-    Raises:
-        ArgumentError: that is no sequence of tensors.
-    """
-    if not rules.is_pair(rule):
-        return ()
-    made = rule.prepare(operation)
-    if not isinstance(made, (tuple, list)) or not all([isinstance(t, Tensor) for t in made]):
-        raise ArgumentError(
-            f"prepare of a rule returns a tuple of tensors, which may be empty; that of "
-            f"{type(rule).__name__!r} returned {short(made)}."
-        )
-    return made
-
-
 class Call(NamedTuple):
     """What a call of a torch function computes, and of which tensors."""
 
@@ -224,6 +245,10 @@ class Call(NamedTuple):
     tensors: tuple[Tensor | None, ...]
     spelling: str
     in_place: bool = False
+    #: The tensor that a call in place writes to, where it is not ``x``.
+    written: Tensor | None = None
+    #: The class of the module, where the call is that of a whole one.
+    module: type | None = None
 
 
 # whether a tensor depends on what is explained

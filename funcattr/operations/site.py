@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,95 +13,15 @@ from .. import rules
 from ..core import layout
 from ..core.contexts import raw, seen
 from ..core.graph import named, node
-from ..core.levels import Counter, apply, compiling
-from ..core.private import forward_mode_active, pushed, transforms_active
+from ..core.levels import apply, compiling
+from ..core.private import forward_mode_active, is_wrapped, pushed, transforms_active
 from ..errors import FuncattrError
+from .calls import prepared_by, pulled_by
 from .fresh import Named, reference, shown
-from .operation import Kind, Operation, Tensors, prepared_by
+from .kinds.activation import Activation
+from .operation import Kind, Operation, Tensors
+from .place import Pass, Place
 from .tape import Tape, merged
-
-
-class Pass:
-    """One forward pass of ours in eager, and what its sites are to do while it is pulled.
-
-    Args:
-        plain: it runs in plain autograd, outside of all transforms.
-        folds: nobody can ask for a gradient between a convolution and its batch norm, so they may
-            be merged.
-    """
-
-    def __init__(self, plain: bool, folds: bool) -> None:
-        self.plain, self.folds = plain, folds
-        #: Whether the backward pass may repeat parts of the forward pass, as a checkpoint does.
-        self.repeats = False
-        #: Which of the composites is followed by the backward pass under way; None for none.
-        self.composite: int | None = None
-        self.keeping = False
-        self._lock = threading.RLock()
-
-    @contextlib.contextmanager
-    def pulled(self, composite: int, keeping: bool) -> Iterator[None]:
-        """Within, sites follow the composite of this number.
-
-        With ``keeping``, sites cache what they derive from weights and activations for later
-        backward passes.
-        """
-        with self._lock:
-            before = self.composite, self.keeping
-            self.composite, self.keeping = composite, keeping
-            try:
-                yield
-            finally:
-                self.composite, self.keeping = before
-
-
-class Place:
-    """Where a site is: in which pass, at which level its rules belong, what was made for it.
-
-    Args:
-        depth: how many levels of differentiation were under way when the ruled function was
-            entered; the rules belong to the last one.
-        rules: one for each composite of the pass, None where a composite has none here.
-        sizes: how many of the site's tensors are weights, and how many each rule has prepared.
-        passing: the pass in eager, where it is ours.
-        merges: whether many cotangents are pulled as one larger batch.
-    """
-
-    __slots__ = ("_kept", "counter", "depth", "merges", "passing", "rules", "sizes")
-
-    def __init__(
-        self,
-        depth: int,
-        rules: Sequence[rules.Rule | None],
-        sizes: Sequence[int],
-        passing: Pass | None,
-        merges: bool,
-    ) -> None:
-        self.depth, self.rules, self.sizes, self.passing = depth, rules, sizes, passing
-        self.merges = merges
-        self.counter = Counter()
-        self._kept: dict[Any, Tensor] = {}
-
-    def rule(self, level: int) -> tuple[rules.Rule | None, int, int]:
-        """The rule of a backward pass at ``level``, and which of the tensors it has prepared."""
-        which = 0 if self.passing is None else self.passing.composite
-        if level != self.depth - 1 or which is None or not self.rules:
-            return None, 0, 0
-        start = sum(self.sizes[: which + 1])
-        return self.rules[which], start, start + self.sizes[which + 1]
-
-    @property
-    def alone(self) -> bool:
-        """Whether no graph of the backward pass under way is made."""
-        return self.passing is not None and self.passing.keeping
-
-    def keep(self, name: Any, make: Callable[[], Tensor]) -> Tensor:
-        """What ``make`` returns, made once for all backward passes where it can be."""
-        if not self.alone:
-            return make()
-        if name not in self._kept:
-            self._kept[name] = make()
-        return self._kept[name]
 
 
 @node
@@ -116,10 +34,11 @@ def placed(
     *tensors: Tensor | None,
     passing: Pass | None = None,
     merges: bool = False,
+    path: str = "",
 ) -> Tensor:
     """The output of a fresh site. In a graph the rules are what `reference` made of them."""
     own = tuple(named(r.name) if isinstance(r, Named) else r for r in references)
-    place = Place(depth, own, sizes, passing, merges)
+    place = Place(depth, own, sizes, passing, merges, path)
     function = Site if transforms_active() else PlainSite
     out: Tensor = apply(function, kind, place, x, *tensors)
     seen(out)
@@ -147,7 +66,10 @@ class Site(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         # Under torch.vmap nothing but tensors can be saved, and the same for both directions. What
         # is not needed is not saved, since the model may write to it.
-        more = any(ctx.needs_input_grad[3:]) or forward_mode_active()
+        if ctx.kind.stands_in:
+            tensors[0] = None  # a copy of it is the output
+        weights = ctx.needs_input_grad[3 + ctx.kind.stands_in : 3 + ctx.place.sizes[0]]
+        more = any(weights) or forward_mode_active()
         witness = ctx.kind.witness(x, output, ctx.place.rules, more)
         values = (witness, *tensors)
         ctx.there = [value is not None for value in values]
@@ -176,8 +98,12 @@ class Site(torch.autograd.Function):
         if g is None:
             return (None,) * (3 + len(tensors))
         rule, start, stop = place.rule(ctx.level)
+        if rule is None and kind.stands_in:
+            return (None, None, None, g, *[None] * (len(tensors) - 1))
         own = tensors[: place.sizes[0]]
         needs_x, *needs = ctx.needs_input_grad[2 : 3 + len(own)]
+        if kind.stands_in:
+            needs[0] = False  # what stands behind the operation takes its place
         g_x: Tensor | None = None
         if needs_x:
             if place.passing is not None and layout.many(g):
@@ -192,10 +118,13 @@ class Site(torch.autograd.Function):
 
             def pull(g: Tensor, x: Tensor | None) -> Tensor:
                 shape = (*g.shape[:1], *ctx.shape[1:])
-                operation = Operation(kind, x, own, shape, place.keep, place.alone)
+                operation = Operation(kind, x, own, shape, place.keep, place.alone, place.path)
                 if rule is None or true:
                     return kind.pull(g, operation)
-                return kind.by_rule(rule, g, operation, *tensors[start:stop])
+                if rules.is_pair(rule):
+                    return pulled_by(rule, g, kind.as_ruled(operation), tensors[start:stop])
+                assert isinstance(kind, Activation)
+                return kind.by_rule(rule, g, operation)
 
             known = rule is None or any(rule is one for one in rules.BY_EXAMPLE)
             merges = place.merges and kind.any_batch and known and g.dim() == 4
@@ -221,6 +150,8 @@ class Site(torch.autograd.Function):
         """The tangent of the output, for those of ``x`` and the operation's own tensors."""
         count = ctx.place.sizes[0]
         own, (t, *ts) = rest[:count], rest[count : 2 * count + 1]
+        if ctx.kind.stands_in:
+            return ts[0]
         out: Tensor | None = None if t is None else ctx.kind.push(t, x, *own)
         if any(t is not None for t in ts):
             assert x is not None
@@ -258,6 +189,7 @@ def site(
     *tensors: Tensor | None,
     passing: Pass | None = None,
     tape: Tape | None = None,
+    path: str = "",
 ) -> Tensor:
     """``kind.value(x, *tensors)`` as a site, with a rule for each composite, or None.
 
@@ -271,8 +203,17 @@ def site(
         if tape is not None and any(kind.needs_x(rule) for rule in own or (None,)):
             here = tape.x(x)
         constants = through(lambda: kind.constants(here))
-        operation = Operation(kind, here, (*tensors, *constants), tuple(x.shape))
-        return operation, [through(functools.partial(prepared_by, rule, operation)) for rule in own]
+        every, shape = (*tensors, *constants), tuple(x.shape)
+        operation = Operation(
+            kind,
+            here,
+            every,
+            shape,
+            path=path,
+            nonnegative=functools.partial(known_nonnegative, here, tape),
+        )
+        seen = kind.as_ruled(operation)
+        return operation, [through(functools.partial(prepared_by, rule, seen)) for rule in own]
 
     operation, prepared = prepare() if compiling() else raw(prepare)
     sizes = (len(operation.tensors), *map(len, prepared))
@@ -280,7 +221,19 @@ def site(
     more = (*operation.tensors, *(t for some in prepared for t in some))
     if compiling():
         for rule, some in zip(own, prepared):
-            shown(rule, operation, some)
+            shown(rule, kind.as_ruled(operation), some)
         references = tuple([reference(rule) for rule in own])
-        return placed(kind, references, sizes, depth, operation.x, *more, merges=tape is not None)
-    return placed(kind, tuple(own), sizes, depth, operation.x, *more, passing=passing)
+        merges = tape is not None
+        return placed(kind, references, sizes, depth, operation.x, *more, merges=merges, path=path)
+    return placed(kind, tuple(own), sizes, depth, operation.x, *more, passing=passing, path=path)
+
+
+def known_nonnegative(x: Tensor, tape: Tape | None) -> bool:
+    """Whether ``x`` is seen to have no negative number: in eager, and not under a transform."""
+
+    def look() -> bool:
+        if compiling() or is_wrapped(x) or not x.numel():
+            return False
+        return bool(x.detach().amin() >= 0)
+
+    return look() if tape is None else tape.fact(look)

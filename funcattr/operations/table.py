@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .kinds import activation, convolution, group_norm, linear, norm, padding, pooling
+from .kinds import (
+    activation,
+    convolution,
+    group_norm,
+    linear,
+    norm,
+    outcome,
+    padding,
+    pooling,
+    products,
+    transposed,
+)
 from .operation import Recognise
 
 _GROUPS: Mapping[str, Mapping[Callable[..., Any], Recognise]] = {
     "activation": activation.CALLS,
-    "convolution": convolution.CALLS,
-    "linear": linear.CALLS,
+    "convolution": {**convolution.CALLS, **transposed.CALLS},
+    "linear": {**linear.CALLS, **products.CALLS},
     "norm": norm.CALLS,
     "group_norm": group_norm.CALLS,
     "max_pool": pooling.CALLS,
-    "mean": pooling.MEANS,
+    "mean": {**pooling.MEANS, **outcome.MEANS},
+    "sum": outcome.SUMS,
+    "product": outcome.PRODUCTS,
     "pad": padding.CALLS,
 }
 
@@ -27,3 +40,4 @@ GROUP_OF = {func: group for group, calls in _GROUPS.items() for func in calls}
 KINDS = {group: group for group in _GROUPS} | dict.fromkeys(
     ("relu", *activation.ACTIVATIONS), "activation"
 )
+KINDS["matmul"] = "linear"

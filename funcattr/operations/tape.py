@@ -24,10 +24,12 @@ from ..errors import FuncattrError
 class Tape:
     """A list of tensors, which is written in eager and read while a graph is traced."""
 
-    def __init__(self, tensors: Sequence[Tensor] | None = None) -> None:
+    def __init__(self, tensors: Sequence[Tensor] | None = None, facts: Sequence[bool] = ()) -> None:
         self.reading = tensors is not None
         self.tensors = list(tensors or ())
-        self._place = 0
+        #: What was seen of values in eager, and code goes by.
+        self.facts = list(facts)
+        self._place = self._fact = 0
 
     def x(self, x: Tensor) -> Tensor:
         """The input of a site; read, it has the value on the tape, and the derivative of ``x``."""
@@ -44,6 +46,16 @@ class Tape:
                 self._write(value)
             return values
         return [self._read(value.shape) for value in values]
+
+    def fact(self, look: Callable[[], bool]) -> bool:
+        """What ``look`` returns; read, what it returned in eager."""
+        if not self.reading:
+            self.facts.append(look())
+            return self.facts[-1]
+        self._fact += 1
+        if self._fact > len(self.facts):
+            self._refuse()
+        return self.facts[self._fact - 1]
 
     def check(self) -> None:
         """Raises where not all of the tape was read."""

@@ -16,7 +16,8 @@ from torch.overrides import resolve_name
 from ... import rules
 from ...core.graph import constant, name_of, named, show
 from ...core.private import below_a_mode, vmap_active
-from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise, by_users
+from ..calls import by_users
+from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
 
 _IN_PLACE_AT = {  # position of the argument ``inplace`` in torch.nn.functional
     **dict.fromkeys(("relu", "relu6", "selu", "silu", "mish", "hardswish", "hardsigmoid"), 1),
@@ -136,10 +137,9 @@ class Activation(Kind):
         pulled: Tensor = torch.ops.aten.hardtanh_backward(g, x, 0.0, self.ceiling)
         return pulled
 
-    def by_rule(self, rule: rules.Rule, g: Tensor, operation: Operation, *made: Any) -> Tensor:
-        if rules.is_pair(rule):
-            return super().by_rule(rule, g, operation, *made)
-        elementwise: rules.Elementwise = rule
+    def by_rule(self, elementwise: rules.Elementwise, g: Tensor, operation: Operation) -> Tensor:
+        """The cotangent of ``x`` by an elementwise rule."""
+        rule = elementwise
         if rule is rules.guided and self.ceiling is not None:
             # One pass over memory, where a clipped ReLU's rule takes two.
             pulled = operation.pull(g)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core.layout import channels_last
 from ..operation import Args, Call, Depends, Kwargs, Recognise, Shape, Tensors, by_name, per_dim
-from .linear import Linear
+from .linear import Linear, along
 
 _DIMS: Mapping[Callable[..., Tensor], int] = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 _CONVOLUTION = {dims: f for f, dims in _DIMS.items()}
@@ -33,6 +33,10 @@ class Convolution(Linear):
     groups: int
     names: ClassVar[tuple[str, ...]] = ("convolution",)
     quick: ClassVar[bool] = True
+    weighted: ClassVar[bool] = True
+
+    def merged(self, weight: Tensor, scale: Tensor) -> Tensor | None:
+        return weight * along(scale, 0, weight)
 
     def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
         convolution = _CONVOLUTION[len(self.stride)]
@@ -150,11 +154,16 @@ _ARGS |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
 def _recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
     named = by_name(_ARGS, args, kwargs)
     x, weight, bias = (named[name] for name in ("input", "weight", "bias"))
+    dims = _DIMS[func]
+    stride, dilation = (per_dim(named[name], dims) for name in ("stride", "dilation"))
     if isinstance(named["padding"], str):
-        return None
-    stride, padding, dilation = (
-        per_dim(named[name], _DIMS[func]) for name in ("stride", "padding", "dilation")
-    )
+        around = [0] * dims
+        if named["padding"] == "same":
+            around = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
+        if any(each % 2 for each in around):  # torch pads one more at the end
+            x = F.pad(x, [p for each in around[::-1] for p in (0, each % 2)])
+        named["padding"] = [each // 2 for each in around]
+    padding = per_dim(named["padding"], dims)
     kind = Convolution(stride, padding, dilation, named["groups"])
     return Call(kind, x, (weight, bias), f"nn.functional.{func.__name__}")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...core.private import is_batched
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise, by_name
-from .norm import along
+from .linear import along
 
 
 @dataclass(frozen=True)

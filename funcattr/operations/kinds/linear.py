@@ -17,12 +17,27 @@ from torch import Tensor
 
 from ...core import layout
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise, Shape, by_name
+from .products import product
+
+
+def along(values: Tensor, dim: int, of: Tensor) -> Tensor:
+    """``values`` as they stand along a dim of ``of``."""
+    return values.reshape(-1, *[1] * (of.dim() - 1 - dim))
 
 
 class Linear(Kind):
     """What is linear in ``x`` but for a shift: its derivative does not depend on ``x``."""
 
     reads_x: ClassVar[bool] = False
+    #: Whether its tensors are a weight and a bias.
+    weighted: ClassVar[bool] = False
+
+    def weights(self, *tensors: Any) -> tuple[Tensor, Tensor | None] | None:
+        return (tensors[0], tensors[1]) if self.weighted else None
+
+    def merged(self, weight: Tensor, scale: Tensor) -> Tensor | None:
+        """The weight of which each output (dim 1) is scaled; None where it is not so simple."""
+        return None
 
     def prepared(self, last: bool, *tensors: Any) -> Tensor:
         """What `transpose` needs of the other tensors, made once for many cotangents.
@@ -48,6 +63,7 @@ class Dense(Linear):
     """``x @ weight.T + bias``, over the last dim of ``x``."""
 
     names: ClassVar[tuple[str, ...]] = ("linear",)
+    weighted: ClassVar[bool] = True
 
     def value(self, x: Tensor, *tensors: Any) -> Tensor:
         return F.linear(x, *tensors)
@@ -58,23 +74,32 @@ class Dense(Linear):
     def transpose(self, g: Tensor, shape: Shape, prepared: Tensor, *tensors: Any) -> Tensor:
         return g @ prepared.to(g.dtype)
 
+    def merged(self, weight: Tensor, scale: Tensor) -> Tensor | None:
+        return weight * scale.unsqueeze(1)
+
 
 @dataclass(frozen=True)
 class Matmul(Linear):
-    """``x @ weight``, or ``weight @ x`` where ``x`` is the second; the weight is a matrix."""
+    """``x @ weight + bias``, or ``weight @ x`` where ``x`` is the second, by a matrix."""
 
     second: bool
     names: ClassVar[tuple[str, ...]] = ("linear",)
+    weighted: ClassVar[bool] = True
 
     def value(self, x: Tensor, *tensors: Any) -> Tensor:
-        return torch.matmul(tensors[0], x) if self.second else torch.matmul(x, tensors[0])
+        weight, bias = tensors
+        out = torch.matmul(weight, x) if self.second else torch.matmul(x, weight)
+        return out if bias is None else bias + out
 
     def push(self, t: Tensor, x: Tensor | None, *tensors: Any) -> Tensor:
-        return self.value(t, *tensors)
+        return self.value(t, tensors[0], None)
 
     def transpose(self, g: Tensor, shape: Shape, prepared: Tensor, *tensors: Any) -> Tensor:
         transposed = prepared.to(g.dtype).mT
         return torch.matmul(transposed, g) if self.second else torch.matmul(g, transposed)
+
+    def merged(self, weight: Tensor, scale: Tensor) -> Tensor | None:
+        return None if self.second else weight * scale
 
 
 _LINEAR_ARGS = dict.fromkeys(("input", "weight", "bias"))
@@ -92,12 +117,20 @@ def _matmul(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | N
         return None
     for second, (x, weight) in enumerate((args, args[::-1])):
         if weight.dim() == 2 and depends(x) and not depends(weight):
-            return Call(Matmul(bool(second)), x, (weight,), "matmul")
-    return None
+            return Call(Matmul(bool(second)), x, (weight, None), "matmul")
+    return product("matmul", args, depends)
+
+
+def _addmm(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+    """``bias + x @ weight``, another spelling of a linear layer."""
+    if kwargs or len(args) != 3 or depends(args[0]) or not depends(args[1]) or depends(args[2]):
+        return None
+    return Call(Matmul(False), args[1], (args[2], args[0]), "addmm")
 
 
 CALLS: Mapping[Callable[..., Any], Recognise] = {
     F.linear: _linear,
+    **dict.fromkeys((torch.addmm, torch.Tensor.addmm), _addmm),
     **dict.fromkeys(
         (torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__),
         _matmul,

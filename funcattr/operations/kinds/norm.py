@@ -11,12 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..operation import Args, Call, Depends, Kwargs, Recognise, Shape, Tensors, by_name
-from .linear import Linear
-
-
-def along(values: Tensor, dim: int, of: Tensor) -> Tensor:
-    """``values`` as they stand along a dim of ``of``."""
-    return values.reshape(-1, *[1] * (of.dim() - 1 - dim))
+from .linear import Linear, along
 
 
 @dataclass(frozen=True)

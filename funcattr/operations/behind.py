@@ -1,0 +1,90 @@
+"""What stands behind an operation, or a whole module, and takes its cotangent by a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .. import rules
+from ..core.private import version
+from ..core.trees import leaves
+from ..errors import ArgumentError
+from .fold import Last
+from .kinds.stand_in import StandIn, Whole
+from .operation import Args, Call, Kwargs
+
+if TYPE_CHECKING:
+    from .intercept import Intercept
+
+Own = Sequence[rules.Rule | None]
+
+
+def behind(
+    mode: Intercept,
+    call: Call,
+    own: Own,
+    func: Callable[..., Tensor],
+    args: Args,
+    kwargs: Kwargs,
+) -> Tensor:
+    """The operation itself, and where it has rules, what stands behind it."""
+    ruled = [rule is not None for rule in own]
+    if not any(ruled) and not mode.pays(call):
+        return func(*args, **kwargs)
+    if mode.passing is not None and mode.passing.last and all(ruled):
+        with torch.no_grad():  # nobody asks for its own derivative
+            out = func(*args, **kwargs)
+    else:
+        out = mode.given(mode.site(call, [None for _ in own], call.x))
+    if not any(ruled):
+        return out
+    y = stand_in(mode, call, out, own)
+    mode.note(call, own[0], y)
+    mode.last = Last.of(call, own, y)
+    return y
+
+
+def stand_in(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:
+    """``out``, the output of a call, with its rules."""
+    behind = Call(StandIn(call.kind), call.x, (out, *call.tensors), "")
+    return mode.given(mode.site(behind, own, call.x))
+
+
+def whole(
+    mode: Intercept,
+    module: torch.nn.Module,
+    forward: Callable[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+) -> Any:
+    """The call of a module that is one operation to some composite.
+
+    Raises:
+        ArgumentError: it does not make one float tensor of another, or writes to it.
+    """
+    floats = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
+    floats = [t for t in floats if t.is_floating_point()]
+    name = type(module).__name__
+    x = floats[0] if floats else torch.empty(0)
+    call = Call(Whole(), x, (), name, module=type(module))
+    own = mode.rules_of(call, Whole)
+    if not any([rule is not None for rule in own]):
+        return forward(*args, **kwargs)
+    before = version(x)
+    mode.within += 1
+    try:
+        out = forward(*args, **kwargs)
+        fits = floats and isinstance(out, Tensor) and out.is_floating_point()
+        if not fits or version(x) != before:
+            raise ArgumentError(
+                f"a row of the composite has a rule for a whole {name}, as {mode.where!r} is; that "
+                "takes a module which makes one float tensor of another, and does not write to it."
+            )
+        y = stand_in(mode, call, out, own)
+    finally:
+        mode.within -= 1
+    mode.note(call, own[0], y)
+    return y

@@ -1,0 +1,84 @@
+"""Operations of which a rule goes by the outcome alone: sums, means, products of two tensors.
+
+The site stands behind the operation, whose own derivative is torch's, and its rule scales the
+cotangent on its way there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
+
+
+@dataclass(frozen=True)
+class Outcome(Kind):
+    """What an operation of this name came to: the identity."""
+
+    name: str
+    reads_x = False
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.name,)
+
+    def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        return x.clone()
+
+    def push(self, t: Tensor, x: Tensor | None, *tensors: Tensor | None) -> Tensor:
+        return t
+
+    def pull(self, g: Tensor, operation: Operation) -> Tensor:
+        return g
+
+
+_ADDED = {torch.Tensor.add_: torch.add, torch.Tensor.sub_: torch.sub}
+_ADDS = (torch.add, torch.Tensor.add, torch.sub, torch.Tensor.sub)
+_MULTIPLIED = {torch.Tensor.mul_: torch.mul}
+_MULTIPLIES = (torch.mul, torch.Tensor.mul)
+_SUMS = (torch.sum, torch.Tensor.sum)
+_AVERAGES = (
+    *(torch.mean, torch.Tensor.mean),
+    *(F.avg_pool1d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool3d),
+)
+
+
+def _two(name: str, in_place: Mapping[Any, Any]) -> Recognise:
+    """Recognises what is made of two tensors that both depend on the input."""
+
+    def recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+        if len(args) < 2 or "out" in kwargs or not (depends(args[0]) and depends(args[1])):
+            return None
+        if func in in_place:
+            out = in_place[func](*args, **kwargs)
+            return Call(Outcome(name), out, (), func.__name__, True, args[0])
+        return Call(Outcome(name), func(*args, **kwargs), (), func.__name__)
+
+    return recognise
+
+
+def _one(name: str) -> Recognise:
+    """Recognises what is made of one tensor that depends on the input."""
+
+    def recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+        if not args or "out" in kwargs or not depends(args[0]):
+            return None
+        return Call(Outcome(name), func(*args, **kwargs), (), func.__name__)
+
+    return recognise
+
+
+SUMS: Mapping[Callable[..., Any], Recognise] = {
+    **dict.fromkeys((*_ADDS, *_ADDED), _two("sum", _ADDED)),
+    **dict.fromkeys(_SUMS, _one("sum")),
+}
+MEANS: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(_AVERAGES, _one("mean"))
+PRODUCTS: Mapping[Callable[..., Any], Recognise] = {
+    **dict.fromkeys((*_MULTIPLIES, *_MULTIPLIED), _two("product", _MULTIPLIED)),
+}

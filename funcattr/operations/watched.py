@@ -1,0 +1,66 @@
+"""Calls that a mode has to watch: what holds a ReLU where no mode can see it, and what looks at
+gradients in the middle of a forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..core.levels import levels, transforming
+from ..core.private import left_behind
+from ..core.trees import leaves
+from ..errors import HiddenSiteError
+from .fold import Unfold
+from .kinds import norm
+from .operation import Args, Kwargs
+from .place import Met
+
+if TYPE_CHECKING:
+    from .intercept import Intercept
+
+_OPAQUE = {  # what holds a ReLU where no mode can see it
+    torch.rnn_relu: "nn.RNN(nonlinearity='relu')",
+    torch.rnn_relu_cell: "nn.RNNCell(nonlinearity='relu')",
+}
+_AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
+_GRAD_FN: Any = torch.Tensor.grad_fn
+_HOOKED = (torch.Tensor.register_hook, torch.Tensor.retain_grad, _GRAD_FN.__get__)
+_STATISTICS = (torch.nn.functional.batch_norm, torch.nn.functional.instance_norm)
+#: The functions that are watched.
+WATCHED = frozenset((*_OPAQUE, *_AUTOGRAD, *_HOOKED, *_STATISTICS))
+
+
+def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    """``func(*args, **kwargs)``, one of those.
+
+    Raises:
+        HiddenSiteError: a rule that must act could not be where it should.
+    """
+    if func in _STATISTICS and transforming():
+        named = norm.without_statistics(func, args, kwargs)
+        return func(*args, **kwargs) if named is None else func(**named)
+    if func in _HOOKED and mode.passing is not None and mode.passing.folds:
+        raise Unfold
+    if func in _OPAQUE and mode.met is not None:
+        path = mode.path[-1] if mode.path else ""
+        mode.met.append(Met("relu", _OPAQUE[func], path, tuple(args[0].shape), None))
+    if mode.strict and func in _OPAQUE:
+        where = f" in {mode.path[-1]!r}" if mode.path and mode.path[-1] else ""
+        raise HiddenSiteError(
+            f"{_OPAQUE[func]}{where} runs its ReLUs inside of one kernel, where no rule can "
+            "reach. Write the recurrence with torch.relu, or pass require_match=False to "
+            "differentiate through it as it is."
+        )
+    # The function that torch.func.vjp returns runs when its level is over; it is of a level all
+    # the same, where sites have their true derivative.
+    own = func in _AUTOGRAD and levels() == mode.depth
+    if mode.strict and own and not any(map(left_behind, leaves(args[:1]))):
+        raise HiddenSiteError(
+            "the function takes gradients of its own by plain autograd, and a rule cannot "
+            "tell those from yours. Use torch.func.grad inside of it, or pass "
+            "require_match=False to let the rule act on both."
+        )
+    return func(*args, **kwargs)

@@ -1,0 +1,45 @@
+"""What a rule is: a pure function of an elementwise operation, or a pair of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+Elementwise = Callable[[Tensor, Tensor], Tensor]
+
+
+class Pair(Protocol):
+    """A rule of two pure functions, for operations whose outputs mix their inputs.
+
+    Both are told the operation (`funcattr.operations.operation.Operation`), with its input ``x``,
+    its value and its true derivative. ``prepare`` makes, in the forward pass and once for all
+    targets, the tensors that do not depend on the target; they are constants of the rule at its
+    level of differentiation, and levels further out see how they are made. ``pull`` maps the
+    cotangent of the output to that of ``x``. A rule whose ``pull`` does not use ``operation.x``
+    has an attribute ``reads_x = False``, so that ``x`` need not be kept; one with ``merges = True``
+    is given a convolution or linear layer together with the batch norm of its output, as one
+    operation with one weight and one bias.
+    """
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        """The tensors that do not depend on the target."""
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        """The cotangent of ``x``."""
+
+
+Rule = Elementwise | Pair
+
+
+class Plain:
+    """A rule that is a frozen dataclass of plain values, which compiled code holds as it is."""
+
+
+def is_pair(rule: Any) -> TypeIs[Pair]:
+    """Whether a rule is a pair of functions rather than one."""
+    return hasattr(rule, "prepare") and hasattr(rule, "pull")

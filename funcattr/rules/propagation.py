@@ -1,0 +1,226 @@
+"""Rules of layer-wise relevance propagation, for cotangents ``c = R / x``.
+
+``R`` is the relevance of a number and ``x`` its value. A rule of a linear operation is
+``c_in = sum_i [mask_i(x)] W_i^T (f_i c)`` with ``f_i = out / stab(z_i)``: the ``f_i`` do not depend
+on the target and are made once. Rules that ignore ``x`` end with a division by it; `floored` stands
+for ``x`` there, and at the very end where the map is multiplied by it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from .pair import Plain
+
+FLOOR = 1e-30
+
+
+def floored(x: Tensor) -> Tensor:
+    """``x``, with a very small number in the place of 0, so that one can divide by it."""
+    return x.masked_fill(x == 0, FLOOR)
+
+
+def stabilized(z: Tensor, eps: float) -> Tensor:
+    """``z + eps * sign(z)``, where the sign of 0 is 1, so that one can divide by it."""
+    return torch.where(z < 0, z - eps, z + eps)
+
+
+@dataclass(frozen=True)
+class Linear(Plain):
+    """What the rules of linear operations have in common."""
+
+    eps: float
+    zero_bias: bool = False
+    merges: ClassVar[bool] = True
+
+    def share(self, operation: Any, z: Tensor) -> Tensor:
+        """``out / stab(z)``."""
+        return floored(_value(operation)) / stabilized(z, self.eps)
+
+    def bias(self, operation: Any) -> Tensor | None:
+        """The operation's, if it counts."""
+        bias: Tensor | None = operation.bias
+        return None if self.zero_bias else bias
+
+
+def _value(operation: Any) -> Tensor:
+    out: Tensor = operation.value()
+    if out.dtype == torch.float16:
+        raise ArgumentError(
+            f"{operation.where} is in float16, which is too coarse for relevance (there is no "
+            "number below 6e-8 to stand for 0); use bfloat16 or float32."
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class Epsilon(Linear):
+    """What adds to the output and what lowers it, alike."""
+
+    __name__ = "epsilon"
+    reads_x: ClassVar[bool] = False
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        z = _value(operation)
+        if self.zero_bias and operation.bias is not None:
+            z = operation.linear(operation.weight).value()
+        return (self.share(operation, z),)
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        pulled: Tensor = operation.pull(g * prepared[0])
+        return pulled
+
+
+@dataclass(frozen=True)
+class _Signed(Linear):
+    """What treats positive and negative inputs apart.
+
+    There are two weights, A and B, and up to two sums: ``z_1 = A x+ + B x- + a`` and
+    ``z_2 = B x+ + A x- + b``, with their biases. Of inputs that are known not to be negative only
+    one half is computed.
+    """
+
+    reads_x: ClassVar[bool] = False
+    needs_weight: ClassVar[bool] = True
+
+    def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """A and B of a weight, or their biases."""
+        return t.clamp(min=0), t.clamp(max=0)
+
+    def counts(self) -> tuple[float, ...]:
+        """What each of the sums counts."""
+        return (1.0,)
+
+    def _part(self, operation: Any, i: int) -> Any:
+        name = ("weights of the rule", i)
+        weight = operation.keep(name, lambda: self.weights(operation.weight)[i])
+        return operation.linear(weight, name=name)
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        x, bias = operation.x, self.bias(operation)
+        a, b = self.weights(operation.weight)
+        biases = (None, None) if bias is None else self.weights(bias)
+        whole = operation.nonnegative()
+        above = x if whole else x.clamp(min=0)
+        shares = []
+        for i in range(len(self.counts())):
+            first, second = ((a, b), (b, a))[i]
+            z = operation.linear(first, biases[i], x=above).value()
+            if not whole:
+                z = z + operation.linear(second, x=x.clamp(max=0)).value()
+            shares.append(self.masked(i, operation, self.share(operation, z)))
+        return (*shares,) if whole else (*shares, x)
+
+    def masked(self, i: int, operation: Any, share: Tensor) -> Tensor:
+        """What the i-th sum is for."""
+        return share
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        counts = self.counts()
+        parts = [self._part(operation, i) for i in range(2)]
+        cots = [g * f for f in prepared[: len(counts)]]
+
+        def pulled(parts: list[Any]) -> Tensor:
+            terms = [part.pull(cot) for part, cot in zip(parts, cots)]
+            terms = [t if k == 1 else k * t for k, t in zip(counts, terms)]
+            total: Tensor = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+            return total
+
+        above = pulled(parts)
+        if len(prepared) == len(counts):
+            return above
+        x = prepared[-1]
+        below = pulled(parts[::-1])
+        return torch.where(x > 0, above, below).masked_fill(x == 0, 0)
+
+
+@dataclass(frozen=True)
+class ZPlus(_Signed):
+    """What adds to the output."""
+
+    __name__ = "z_plus"
+
+
+@dataclass(frozen=True)
+class AlphaBeta(_Signed):
+    """Both, counted apart."""
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    __name__ = "alpha_beta"
+
+    def counts(self) -> tuple[float, ...]:
+        return (self.alpha, -self.beta)
+
+
+@dataclass(frozen=True)
+class Gamma(_Signed):
+    """Both, and more of what goes with the output."""
+
+    gamma: float = 0.25
+    __name__ = "gamma"
+
+    def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return t + self.gamma * t.clamp(min=0), t + self.gamma * t.clamp(max=0)
+
+    def counts(self) -> tuple[float, ...]:
+        return (1.0, 1.0)
+
+    def masked(self, i: int, operation: Any, share: Tensor) -> Tensor:
+        out = operation.value()
+        return share.masked_fill(out <= 0 if i == 0 else out >= 0, 0)
+
+
+@dataclass(frozen=True)
+class PassThrough(Plain):
+    """Relevance as it is."""
+
+    __name__ = "pass_through"
+    reads_x: ClassVar[bool] = False
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        out = _value(operation)
+        if out.shape != operation.x.shape:
+            raise ArgumentError(
+                f"pass_through is for operations whose output has the shape of the input; "
+                f"{operation.where} maps {tuple(operation.x.shape)} to {tuple(out.shape)}."
+            )
+        return (floored(out) / floored(operation.x),)
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        return g * prepared[0]
+
+
+@dataclass(frozen=True)
+class Share(Plain):
+    """The true derivative, a part of it."""
+
+    part: float
+    __name__ = "share"
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        return ()
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        pulled: Tensor = operation.pull(g * self.part)
+        return pulled
+
+
+@dataclass(frozen=True)
+class Stop(Plain):
+    """Lets nothing pass."""
+
+    __name__ = "stop"
+    reads_x: ClassVar[bool] = False
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        return ()
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        return g.new_zeros(operation.shape)
