@@ -77,6 +77,8 @@ def run(
         tape=tape,
     )
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
+    if taps is not None and not taps.at_input:
+        taps.replaced = mode.replaced
     if taps is not None and not compiling():
         mode.watch = taps.watch
     out = call(func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)

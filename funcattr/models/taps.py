@@ -119,6 +119,8 @@ class Taps:
     ) -> None:
         self.layers, self.at_input, self.visit, self.marks = layers, at_input, visit, marks
         self.calls = [0] * len(layers)
+        #: Is told what stands in the place of what.
+        self.replaced: Callable[[Tensor, Tensor], None] = lambda old, new: None
         self._again = False
         # Pairs of what a layer got and its output, where that is a view of it, with how often each
         # was written to by then. What stands in the place of the output is no view.
@@ -148,6 +150,7 @@ class Taps:
         self.calls[i] += 1
         new = list(tensors)
         for n, tensor in zip(floats, self.visit(i, call, [tensors[n] for n in floats])):
+            self.replaced(new[n], tensor)
             new[n] = tensor
         return new
 

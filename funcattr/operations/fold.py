@@ -8,7 +8,7 @@ spares a pass over memory for each (1.07 of the time on ResNet-18, 1.15 on Effic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from ..core import layout
 from ..core.contexts import raw
 from ..core.levels import compiling
 from ..core.private import is_wrapped, version, watched
+from ..errors import LayerError
 from .kinds.convolution import Convolution
 from .kinds.linear import Dense, Linear, Matmul, along
 from .kinds.norm import Norm
@@ -41,7 +42,7 @@ class Folded(Convolution):
     has no forward mode, and no derivative by its tensors.
     """
 
-    known: list[Tensor]
+    known: list[Tensor] = field(default_factory=list)
 
     def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
         return self.known.pop()
@@ -95,7 +96,7 @@ class Convolved(NamedTuple):
             known = raw(call.kind.value, out, *call.tensors)
             scale = raw(call.kind.prepared, False, *call.tensors)
         k = self.kind
-        kind = Folded(k.stride, k.padding, k.dilation, k.groups, [known])
+        kind = Folded(k.stride, k.padding, k.dilation, k.groups, k.extra, [known])
         return site(kind, (), 1, x, self.weight, scale, passing=passing)
 
 
@@ -106,6 +107,7 @@ class Last(NamedTuple):
     call: Call
     own: Sequence[Any]
     versions: tuple[int, ...]
+    explained: bool = False
 
     @classmethod
     def of(cls, call: Call, own: Sequence[Any], out: Tensor) -> Last | None:
@@ -115,6 +117,13 @@ class Last(NamedTuple):
         if not weighted or not any([rule is not None for rule in own]):
             return None
         return cls(out, call, own, _versions(out, call.x))
+
+    def copied(self, out: Tensor, explained: bool = False) -> Last:
+        """The same with a copy of its output, which may be one that is explained."""
+        x = self.call.x
+        if self.versions != _versions(self.out, x):
+            return self
+        return self._replace(out=out, versions=_versions(out, x), explained=explained)
 
     def merged(self, call: Call) -> Call | None:
         """Both as one linear operation, if ``call`` is a batch norm of just that output."""
@@ -135,6 +144,11 @@ class Last(NamedTuple):
         weight = kind.merged(weight, scale)
         if weight is None:
             return None
+        if self.explained:
+            raise LayerError(
+                "the layer's output goes to a batch norm, which relevance rules merge into the "
+                "layer, so that it has no relevance of its own; explain the output of the norm."
+            )
         moved = (-mean if bias is None else bias - mean) * scale
         tensors = (weight, moved if shift is None else moved + shift)
         return before._replace(tensors=tensors, spelling=call.spelling)

@@ -105,6 +105,10 @@ class Intercept(TorchFunctionMode):
             self.watch((args, kwargs))
         if self.last is not None and writes(func):
             self.last = None
+        elif self.last is not None and func is torch.Tensor.clone and args[0] is self.last.out:
+            out = func(*args, **kwargs)
+            self.last = self.last.copied(out)
+            return out
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._inside)
         if GROUP_OF.get(func) in self.groups:
@@ -148,6 +152,11 @@ class Intercept(TorchFunctionMode):
     def escaped(self) -> bool:
         """Whether a module of the model ran that its copy does not have."""
         return bool(getattr(self.substitute, "escaped", False))
+
+    def replaced(self, old: Tensor, new: Tensor) -> None:
+        """Is told that the model gets ``new`` in the place of ``old``, a layer's output."""
+        if self.last is not None and old is self.last.out:
+            self.last = self.last.copied(new, True)
 
     def finish(self) -> None:
         """Says that the forward pass is over; what a checkpoint repeats comes later."""

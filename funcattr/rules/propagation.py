@@ -183,6 +183,7 @@ class PassThrough(Plain):
 
     __name__ = "pass_through"
     reads_x: ClassVar[bool] = False
+    ignores_x: ClassVar[bool] = True
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         out = _value(operation)

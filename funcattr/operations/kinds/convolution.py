@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +31,7 @@ class Convolution(Linear):
     padding: Shape
     dilation: Shape
     groups: int
+    extra: Shape = ()  # what is padded at the end alone
     names: ClassVar[tuple[str, ...]] = ("convolution",)
     quick: ClassVar[bool] = True
     weighted: ClassVar[bool] = True
@@ -40,6 +41,8 @@ class Convolution(Linear):
 
     def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
         convolution = _CONVOLUTION[len(self.stride)]
+        if self.extra:
+            x = F.pad(x, [p for each in self.extra[::-1] for p in (0, each)])
         return convolution(x, *tensors, self.stride, self.padding, self.dilation, self.groups)
 
     def push(self, t: Tensor, x: Tensor | None, *tensors: Tensor | None) -> Tensor:
@@ -55,6 +58,13 @@ class Convolution(Linear):
 
     def transpose(self, g: Tensor, shape: Shape, prepared: Tensor, *tensors: Any) -> Tensor:
         dims, weight = len(self.stride), prepared.to(g.dtype)
+        if self.extra:
+            whole = replace(self, extra=())
+            padded = (*shape[:-dims], *map(sum, zip(shape[-dims:], self.extra)))
+            pulled = whole.transpose(g, padded, prepared, *tensors)
+            for dim in range(-dims, 0):
+                pulled = pulled.narrow(dim, 0, shape[dim])
+            return pulled
         if self._has_few_inputs(tensors[0]):
             return self._transpose_by_phases(g, shape, weight)
         if self._is_depthwise(tensors[0]):
@@ -124,6 +134,8 @@ class Convolution(Linear):
     ) -> Tensors:
         weight, bias = tensors
         assert weight is not None
+        if self.extra:
+            x = F.pad(x, [p for each in self.extra[::-1] for p in (0, each)])
         if x.dim() == len(self.stride) + 1:
             x, g = x.unsqueeze(0), g.unsqueeze(0)
         pulled: Tensors = torch.ops.aten.convolution_backward(
@@ -155,16 +167,17 @@ def _recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call 
     named = by_name(_ARGS, args, kwargs)
     x, weight, bias = (named[name] for name in ("input", "weight", "bias"))
     dims = _DIMS[func]
+    extra: Shape = ()
     stride, dilation = (per_dim(named[name], dims) for name in ("stride", "dilation"))
     if isinstance(named["padding"], str):
         around = [0] * dims
         if named["padding"] == "same":
             around = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
-        if any(each % 2 for each in around):  # torch pads one more at the end
-            x = F.pad(x, [p for each in around[::-1] for p in (0, each % 2)])
         named["padding"] = [each // 2 for each in around]
+        if any([each % 2 for each in around]):  # torch pads one more at the end
+            extra = tuple([each % 2 for each in around])
     padding = per_dim(named["padding"], dims)
-    kind = Convolution(stride, padding, dilation, named["groups"])
+    kind = Convolution(stride, padding, dilation, named["groups"], extra)
     return Call(kind, x, (weight, bias), f"nn.functional.{func.__name__}")
 
 

@@ -6,7 +6,7 @@ cotangent on its way there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,11 +49,14 @@ _AVERAGES = (
 )
 
 
-def _two(name: str, in_place: Mapping[Any, Any]) -> Recognise:
-    """Recognises what is made of two tensors that both depend on the input."""
+def _two(
+    name: str, in_place: Mapping[Any, Any], enough: Callable[[Iterable[bool]], bool]
+) -> Recognise:
+    """Recognises what is made of two tensors, of which ``enough`` depend on the input."""
 
     def recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
-        if len(args) < 2 or "out" in kwargs or not (depends(args[0]) and depends(args[1])):
+        two = len(args) > 1 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor)
+        if not two or "out" in kwargs or not enough(map(depends, args[:2])):
             return None
         if func in in_place:
             out = in_place[func](*args, **kwargs)
@@ -75,10 +78,10 @@ def _one(name: str) -> Recognise:
 
 
 SUMS: Mapping[Callable[..., Any], Recognise] = {
-    **dict.fromkeys((*_ADDS, *_ADDED), _two("sum", _ADDED)),
+    **dict.fromkeys((*_ADDS, *_ADDED), _two("sum", _ADDED, any)),
     **dict.fromkeys(_SUMS, _one("sum")),
 }
 MEANS: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(_AVERAGES, _one("mean"))
 PRODUCTS: Mapping[Callable[..., Any], Recognise] = {
-    **dict.fromkeys((*_MULTIPLIES, *_MULTIPLIED), _two("product", _MULTIPLIED)),
+    **dict.fromkeys((*_MULTIPLIES, *_MULTIPLIED), _two("product", _MULTIPLIED, all)),
 }

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..operation import Args, Call, Depends, Kwargs, Recognise, Shape, by_name, per_dim
-from .linear import Linear, along
+from .linear import Linear
 
 _DIMS: Mapping[Callable[..., Tensor], int] = {
     F.conv_transpose1d: 1,
@@ -49,7 +49,10 @@ class TransposedConvolution(Linear):
         return pulled
 
     def merged(self, weight: Tensor, scale: Tensor) -> Tensor | None:
-        return weight * along(scale, 1, weight) if self.groups == 1 else None
+        grouped = weight.unflatten(0, (self.groups, -1))
+        scales = scale.reshape(self.groups, 1, -1, *[1] * len(self.stride))
+        merged: Tensor = (grouped * scales).flatten(0, 1)
+        return merged
 
 
 _ARGS: Kwargs = dict.fromkeys(("input", "weight", "bias"))
