@@ -39,8 +39,8 @@ class Composite:
             - a kind of operation: ``"convolution"``, ``"linear"`` (products with a weight),
               ``"norm"``, ``"max_pool"``, ``"mean"``, ``"sum"`` (of two tensors, or over dims),
               ``"product"`` and ``"matmul"`` (of two that both depend on the input),
-              ``"activation"``, ``"relu"`` (``max(x, 0)`` and its clipped forms), or the name of an activation
-              (``"gelu"``);
+              ``"activation"``, ``"relu"`` (``max(x, 0)`` and its clipped forms), or the name of an
+              activation (``"gelu"``);
             - ``first(kind, ...)``: the first operation of these kinds that runs;
             - a torch function; any spelling of an activation stands for all of them;
             - a module class: a whole module of it, as one operation;
