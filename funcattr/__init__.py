@@ -26,7 +26,8 @@ from .methods.relevance import lrp
 from .methods.report import sites
 from .methods.sweep import stream, sweep
 from .models.functional import make_functional
-from .operations.composite import Composite, first
+from .operations.composite import Composite
+from .operations.where import first
 from .postprocess import channel_max_abs, gaussian_smooth, interpolate
 
 __version__ = "0.1.0"

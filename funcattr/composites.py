@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from . import rules
-from .operations.composite import Composite, Row, first
+from .operations.composite import Composite, Row
+from .operations.where import first
 from .rules import Pair
 
 __all__ = [

@@ -13,8 +13,10 @@ from ..core.private import version
 from ..core.trees import leaves
 from ..errors import ArgumentError
 from .fold import Last
+from .kinds.outcome import Outcome
 from .kinds.stand_in import StandIn, Whole
 from .operation import Args, Call, Kwargs
+from .where import ONE_OPERATION
 
 if TYPE_CHECKING:
     from .intercept import Intercept
@@ -65,26 +67,45 @@ def whole(
     Raises:
         ArgumentError: it does not make one float tensor of another, or writes to it.
     """
-    floats = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
-    floats = [t for t in floats if t.is_floating_point()]
-    name = type(module).__name__
-    x = floats[0] if floats else torch.empty(0)
-    call = Call(Whole(), x, (), name, module=type(module))
-    own = mode.rules_of(call, Whole)
-    if not any([rule is not None for rule in own]):
-        return forward(*args, **kwargs)
-    before = version(x)
-    mode.within += 1
+    name, outer = type(module).__name__, mode.running
+    mode.running = type(module) if isinstance(module, ONE_OPERATION) else None
     try:
-        out = forward(*args, **kwargs)
-        fits = floats and isinstance(out, Tensor) and out.is_floating_point()
-        if not fits or version(x) != before:
-            raise ArgumentError(
-                f"a row of the composite has a rule for a whole {name}, as {mode.where!r} is; that "
-                "takes a module which makes one float tensor of another, and does not write to it."
-            )
-        y = stand_in(mode, call, out, own)
+        if mode.running is not None:
+            return forward(*args, **kwargs)
+        floats = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
+        floats = [t for t in floats if t.is_floating_point()]
+        x = floats[0] if floats else torch.empty(0)
+        call = Call(Whole(), x, (), name, module=type(module))
+        own = mode.rules_of(call, Whole)
+        if not any([rule is not None for rule in own]):
+            return forward(*args, **kwargs)
+        before = version(x)
+        mode.within += 1
+        try:
+            out = forward(*args, **kwargs)
+            if not isinstance(out, Tensor) or not out.is_floating_point() or version(x) != before:
+                raise ArgumentError(
+                    f"a row of the composite has a rule for a whole {name}, as {mode.where!r} is; "
+                    "that takes a module which makes one float tensor of another, and does not "
+                    "write to it."
+                )
+            y = _ruled(mode, call, out, own)
+        finally:
+            mode.within -= 1
+        mode.note(call, own[0], y)
+        return y
     finally:
-        mode.within -= 1
-    mode.note(call, own[0], y)
-    return y
+        mode.running = outer
+
+
+def _ruled(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:
+    """The output of a whole module, with its rules.
+
+    Some scale what goes into its true derivative, and some stand in the place of that.
+    """
+    scale = [rule if getattr(rule, "scales", False) else None for rule in own]
+    if any([rule is not None for rule in scale]):
+        outcome = Call(Outcome("module"), out, (), call.spelling)
+        out = mode.given(mode.site(outcome, scale, out))
+    rest = [None if one is not None else rule for rule, one in zip(own, scale)]
+    return stand_in(mode, call, out, rest) if any([rule is not None for rule in rest]) else out

@@ -5,26 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch.overrides import resolve_name
 
 from .. import rules
-from ..errors import MISUSED, ArgumentError, first_line, nearest, short
+from ..errors import ArgumentError, short
 from .fresh import held
-from .kinds.activation import ACTIVATIONS, SPELLINGS, Activation
+from .kinds.activation import ACTIVATIONS, Activation
+from .kinds.table import GROUP_OF, KINDS
 from .operation import Call
-from .table import GROUP_OF, KINDS
-
-
-@dataclass(frozen=True)
-class First:
-    """What `first` returns."""
-
-    kinds: tuple[str, ...]
-
+from .where import ONE_OPERATION, First, Test, named, shown, test_of
 
 Where = str | Callable[..., Any] | First | tuple[Any, ...]
 Row = tuple[Where, rules.Rule]
@@ -43,7 +34,8 @@ class Composite:
               activation (``"gelu"``);
             - ``first(kind, ...)``: the first operation of these kinds that runs;
             - a torch function; any spelling of an activation stands for all of them;
-            - a module class: a whole module of it, as one operation;
+            - a module class: one of torch's own that is an operation (``nn.Conv2d``, ``nn.ReLU``)
+              stands for that; of any other the whole module is one operation;
             - a predicate on the path of the module that makes the call, for the operations there
               that the rule can act on;
             - a tuple of these, all of which have to fit.
@@ -64,7 +56,7 @@ class Composite:
             raise ArgumentError(
                 f"a composite is made of rows, Composite([(where, rule), ...]); got {short(rows)}."
             )
-        self.rows: tuple[tuple[tuple[_Test, ...], rules.Rule], ...] = tuple(map(_checked, rows))
+        self.rows: tuple[tuple[tuple[Test, ...], rules.Rule], ...] = tuple(map(_checked, rows))
         #: The groups of kinds that it may have a rule for.
         self.groups = {group for row in self.rows for group in _groups(*row)}
 
@@ -87,13 +79,15 @@ class Composite:
         func: Callable[..., Any],
         path: str | None,
         before: Container[str] = (),
+        running: type | None = None,
     ) -> rules.Rule | None:
         """The rule of a call of ``func`` in the module at ``path``; None where no row fits.
 
-        ``before`` are the kinds of the operations that ran before it.
+        ``before`` are the kinds of the operations that ran before it, and ``running`` is the class
+        of the module that makes it, where that is but one operation.
         """
         for tests, rule in self.rows:
-            fit = all([test.fits(call, func, path, before) for test in tests])
+            fit = all([test.fits(call, func, path, before, running) for test in tests])
             if fit and _acts(tests, rule, call):
                 return rule
         return None
@@ -135,72 +129,17 @@ class Composite:
         return ", ".join([_text(tests) for tests, _ in self.rows])
 
 
-def first(*kinds: str) -> First:
-    """The place of the first operation of these kinds that runs, for a row of a `Composite`.
-
-    That is by execution, and so holds for whatever way the model's modules are defined.
-
-    Args:
-        *kinds: kinds of operations, see `Composite`.
-
-    Raises:
-        ArgumentError: there is none, or one is not known.
-
-    >>> import funcattr as fa
-    >>> fa.Composite([(first("convolution"), fa.rules.z_box(0, 1))])
-    Composite(first convolution: z_box)
-    """
-    if not kinds:
-        raise ArgumentError("first is of one kind of operations or several, first('convolution').")
-    for kind in kinds:
-        if not isinstance(kind, str):
-            raise ArgumentError(f"first takes kinds of operations by name; got {short(kind)}.")
-        _test(kind)
-    return First(kinds)
-
-
-class _Test(NamedTuple):
-    """One of the conditions of a row."""
-
-    by: str  # "kind", "first", "activation", "function", "module" or "path"
-    value: Any
-
-    def fits(
-        self, call: Call, func: Callable[..., Any], path: str | None, before: Container[str]
-    ) -> bool:
-        if self.by == "kind":
-            return self.value in call.kind.names
-        if self.by == "first":
-            own = any([kind in call.kind.names for kind in self.value])
-            return own and not any([kind in before for kind in self.value])
-        if self.by == "module":
-            return call.module is not None and issubclass(call.module, self.value)
-        if self.by == "activation":
-            return isinstance(call.kind, Activation) and call.kind.activation == self.value
-        if self.by == "function":
-            return self.value is func
-        return path is None or self._holds(path)
-
-    def _holds(self, path: str) -> bool:
-        try:
-            return bool(self.value(path))
-        except MISUSED as error:
-            raise ArgumentError(
-                f"where of a row is a predicate on module paths, (path) -> bool; {self.value!r} "
-                f"raised {first_line(error)}."
-            ) from error
-
-
-def _groups(tests: tuple[_Test, ...], rule: rules.Rule) -> set[str]:
+def _groups(tests: tuple[Test, ...], rule: rules.Rule) -> set[str]:
     """The groups of kinds that a row may be for."""
     if not rules.is_pair(rule):
         return {"activation"}
-    if any([t.by == "module" for t in tests]):
+    classes = [t.value for t in tests if t.by == "module"]
+    if classes and not all([issubclass(cls, ONE_OPERATION) for cls in classes]):
         return set()
     return _named(tests) or set(KINDS.values())
 
 
-def _named(tests: Iterable[_Test]) -> set[str]:
+def _named(tests: Iterable[Test]) -> set[str]:
     """The groups of kinds that the conditions of a row name."""
     named = [KINDS[t.value] for t in tests if t.by == "kind"]
     named += [KINDS[kind] for t in tests if t.by == "first" for kind in t.value]
@@ -209,7 +148,7 @@ def _named(tests: Iterable[_Test]) -> set[str]:
     return set(named)
 
 
-def _acts(tests: tuple[_Test, ...], rule: rules.Rule, call: Call) -> bool:
+def _acts(tests: tuple[Test, ...], rule: rules.Rule, call: Call) -> bool:
     """Whether a rule can act on an operation: an elementwise one on elementwise functions."""
     if call.module is not None:
         return rules.is_pair(rule) and any([t.by == "module" for t in tests])
@@ -220,7 +159,7 @@ def _acts(tests: tuple[_Test, ...], rule: rules.Rule, call: Call) -> bool:
     return True
 
 
-def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
+def _checked(row: Any) -> tuple[tuple[Test, ...], rules.Rule]:
     if not isinstance(row, (tuple, list)) or len(row) != 2:
         raise ArgumentError(f"a row of a composite is a pair (where, rule); got {row!r}.")
     where, rule = row
@@ -231,9 +170,10 @@ def _checked(row: Any) -> tuple[tuple[_Test, ...], rules.Rule]:
         raise ArgumentError(
             f"a rule is called with two tensors, (x, g) -> g_in; {rule_name(rule)!r} cannot be."
         )
-    tests = tuple([_test(place) for place in places])
+    tests = tuple([test_of(place) for place in places])
     others = _named(tests) - {"activation"}
-    others |= {t.value.__name__ for t in tests if t.by == "module"}
+    classes = [t.value for t in tests if t.by == "module"]
+    others |= {cls.__name__ for cls in classes if not issubclass(cls, ONE_OPERATION)}
     if others and not rules.is_pair(rule):
         raise ArgumentError(
             f"{rule_name(rule)!r} is elementwise, a rule of activations; a row for "
@@ -252,44 +192,10 @@ def _takes_two(rule: Any) -> bool:
     return True
 
 
-def _test(place: Any) -> _Test:
-    if isinstance(place, str):
-        if place not in KINDS:
-            raise ArgumentError(
-                f"a composite knows the kinds {', '.join(KINDS)}; got {place!r}."
-                f"{nearest(place, KINDS)}"
-            )
-        return _Test("kind", place)
-    if isinstance(place, First):
-        return _Test("first", place.kinds)
-    if isinstance(place, type) and issubclass(place, torch.nn.Module):
-        return _Test("module", place)
-    if not callable(place) or isinstance(place, type):
-        raise ArgumentError(
-            "where of a row is a kind of operation, first(kind), a torch function, a module class, "
-            f"or a predicate on module paths; got {place!r}."
-        )
-    if place in SPELLINGS:
-        return _Test("activation", SPELLINGS[place].activation)
-    return _Test("function" if resolve_name(place) else "path", place)
-
-
 def rule_name(rule: rules.Rule) -> str:
     """How a rule is shown."""
-    return _name(rule).strip("_").lower() if rules.is_pair(rule) else _name(rule)
+    return named(rule).strip("_").lower() if rules.is_pair(rule) else named(rule)
 
 
-def _name(value: Any) -> str:
-    return getattr(value, "__name__", None) or type(value).__name__
-
-
-def _text(tests: tuple[_Test, ...]) -> str:
-    return " where ".join(map(_shown, tests))
-
-
-def _shown(test: _Test) -> str:
-    if test.by == "first":
-        return "first " + " or ".join(test.value)
-    if isinstance(test.value, str):
-        return test.value
-    return (not isinstance(test.value, type) and resolve_name(test.value)) or _name(test.value)
+def _text(tests: tuple[Test, ...]) -> str:
+    return " where ".join(map(shown, tests))

@@ -21,10 +21,10 @@ from .fold import Convolved, Last, writes
 from .kinds import activation, norm
 from .kinds.activation import ELUS, Activation
 from .kinds.outcome import Outcome
+from .kinds.table import CALLS, GROUP_OF
 from .operation import Args, Call, Kwargs
 from .place import Met, Pass
 from .site import site
-from .table import CALLS, GROUP_OF
 from .tape import Tape
 from .watched import WATCHED, watched
 
@@ -86,6 +86,7 @@ class Intercept(TorchFunctionMode):
         self.last: Last | None = None
         self._before: set[str] = set()  # the kinds that have run
         self.within = 0  # whole modules that are one operation
+        self.running: type | None = None  # torch's own module that is one operation
         # For each composite, how many calls get its rule, and which activations do not.
         self.matched = [0 for _ in composites]
         self.others: list[list[str]] = [[] for _ in composites]
@@ -211,7 +212,7 @@ class Intercept(TorchFunctionMode):
         if self.within or not call.x.is_floating_point():
             return [None for _ in self.composites]
         path = self.path[-1] if self.path else None
-        own = [c.rule(call, func, path, self._before) for c in self.composites]
+        own = [c.rule(call, func, path, self._before, self.running) for c in self.composites]
         self._before.update(call.kind.names)
         for i, rule in enumerate(own):
             if rule is not None:

@@ -23,7 +23,8 @@ class Pair(Protocol):
     cotangent of the output to that of ``x``. A rule whose ``pull`` does not use ``operation.x``
     has an attribute ``reads_x = False``, so that ``x`` need not be kept; one with ``merges = True``
     is given a convolution or linear layer together with the batch norm of its output, as one
-    operation with one weight and one bias.
+    operation with one weight and one bias; and one with ``scales = True`` says that ``pull`` is the
+    operation's own of a scaled ``g``, and so good for whole modules.
     """
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:

@@ -64,6 +64,7 @@ class Epsilon(Linear):
     """What adds to the output and what lowers it, alike."""
 
     __name__ = "epsilon"
+    scales: ClassVar[bool] = True
     reads_x: ClassVar[bool] = False
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
@@ -204,6 +205,8 @@ class Share(Plain):
 
     part: float
     __name__ = "share"
+    reads_x: ClassVar[bool] = False
+    scales: ClassVar[bool] = True
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         return ()

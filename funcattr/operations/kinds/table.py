@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .kinds import (
+from ..operation import Recognise
+from . import (
     activation,
     convolution,
     group_norm,
@@ -17,7 +18,6 @@ from .kinds import (
     products,
     transposed,
 )
-from .operation import Recognise
 
 _GROUPS: Mapping[str, Mapping[Callable[..., Any], Recognise]] = {
     "activation": activation.CALLS,

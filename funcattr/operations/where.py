@@ -1,0 +1,134 @@
+"""Where a rule of a composite acts: the conditions of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch.overrides import resolve_name
+
+from ..errors import MISUSED, ArgumentError, first_line, nearest, short
+from .kinds.activation import SPELLINGS, Activation
+from .kinds.table import KINDS
+from .operation import Call
+
+_parts = torch.nn.modules
+#: Torch's own modules that make one call of a torch function.
+ONE_OPERATION = tuple(
+    cls
+    for file in (_parts.activation, _parts.batchnorm, _parts.conv, _parts.linear, _parts.pooling)
+    for cls in vars(file).values()
+    if isinstance(cls, type) and cls.__module__ == file.__name__
+    if cls is not torch.nn.MultiheadAttention
+)
+
+
+@dataclass(frozen=True)
+class First:
+    """What `first` returns."""
+
+    kinds: tuple[str, ...]
+
+
+def first(*kinds: str) -> First:
+    """The place of the first operation of these kinds that runs, for a row of a `Composite`.
+
+    That is by execution, and so holds for whatever way the model's modules are defined.
+
+    Args:
+        *kinds: kinds of operations, see `Composite`.
+
+    Raises:
+        ArgumentError: there is none, or one is not known.
+
+    >>> import funcattr as fa
+    >>> fa.Composite([(first("convolution"), fa.rules.z_box(0, 1))])
+    Composite(first convolution: z_box)
+    """
+    if not kinds:
+        raise ArgumentError("first is of one kind of operations or several, first('convolution').")
+    for kind in kinds:
+        if not isinstance(kind, str):
+            raise ArgumentError(f"first takes kinds of operations by name; got {short(kind)}.")
+        test_of(kind)
+    return First(kinds)
+
+
+class Test(NamedTuple):
+    """One of the conditions of a row."""
+
+    by: str  # "kind", "first", "activation", "function", "module" or "path"
+    value: Any
+
+    def fits(
+        self,
+        call: Call,
+        func: Callable[..., Any],
+        path: str | None,
+        before: Container[str],
+        running: type | None,
+    ) -> bool:
+        if self.by == "kind":
+            return self.value in call.kind.names
+        if self.by == "first":
+            own = any([kind in call.kind.names for kind in self.value])
+            return own and not any([kind in before for kind in self.value])
+        if self.by == "module":
+            return issubclass(call.module or running or object, self.value)
+        if self.by == "activation":
+            return isinstance(call.kind, Activation) and call.kind.activation == self.value
+        if self.by == "function":
+            return self.value is func
+        return path is None or self._holds(path)
+
+    def _holds(self, path: str) -> bool:
+        try:
+            return bool(self.value(path))
+        except MISUSED as error:
+            raise ArgumentError(
+                f"where of a row is a predicate on module paths, (path) -> bool; {self.value!r} "
+                f"raised {first_line(error)}."
+            ) from error
+
+
+def test_of(place: Any) -> Test:
+    """The condition that a place of a row means.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    if isinstance(place, str):
+        if place not in KINDS:
+            raise ArgumentError(
+                f"a composite knows the kinds {', '.join(KINDS)}; got {place!r}."
+                f"{nearest(place, KINDS)}"
+            )
+        return Test("kind", place)
+    if isinstance(place, First):
+        return Test("first", place.kinds)
+    if isinstance(place, type) and issubclass(place, torch.nn.Module):
+        return Test("module", place)
+    if not callable(place) or isinstance(place, type):
+        raise ArgumentError(
+            "where of a row is a kind of operation, first(kind), a torch function, a module class, "
+            f"or a predicate on module paths; got {place!r}."
+        )
+    if place in SPELLINGS:
+        return Test("activation", SPELLINGS[place].activation)
+    return Test("function" if resolve_name(place) else "path", place)
+
+
+def shown(test: Test) -> str:
+    """A condition, in words."""
+    if test.by == "first":
+        return "first " + " or ".join(test.value)
+    if isinstance(test.value, str):
+        return test.value
+    return (not isinstance(test.value, type) and resolve_name(test.value)) or named(test.value)
+
+
+def named(value: Any) -> str:
+    """How an object is called."""
+    return getattr(value, "__name__", None) or type(value).__name__
