@@ -13,6 +13,7 @@ from .methods.attribution import Attribution
 from .methods.bundle import bundle
 from .methods.cams import grad_cam, guided_grad_cam
 from .methods.compose import integrated_gradients, smooth_grad
+from .methods.deep_lift import deep_lift
 from .methods.gradients import (
     deconvnet,
     gradient,
@@ -43,6 +44,7 @@ __all__ = [
     "channel_max_abs",
     "composites",
     "deconvnet",
+    "deep_lift",
     "first",
     "gaussian_smooth",
     "grad_cam",

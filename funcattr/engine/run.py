@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..models.taps import Taps
 from ..operations.behind import whole
 from ..operations.composite import Composite
 from ..operations.intercept import Intercept
-from ..operations.operation import Args, Kwargs
+from ..operations.operation import Args, Kwargs, Operation
 from ..operations.place import Met, Pass
 from ..operations.tape import Tape
 from . import hidden
@@ -27,14 +27,19 @@ from . import hidden
 
 @dataclass(eq=False)  # not frozen: the compiler cannot make frozen ones after a graph break
 class Plan:
-    """A composite, and whether it is an error that it has nothing to act on."""
+    """A composite, and whether it is an error that it has nothing to act on.
+
+    ``baseline`` maps the arguments to others, where rules compare an operation with what it is for
+    those.
+    """
 
     composite: Composite
     require_match: bool
+    baseline: Callable[[Args], Args] | None = None
 
     def same(self, other: Plan) -> bool:
         """Whether ``other`` says the same."""
-        alike = self.composite.rows == other.composite.rows
+        alike = self.composite.rows == other.composite.rows and self.baseline is other.baseline
         return alike and self.require_match == other.require_match
 
 
@@ -76,6 +81,9 @@ def run(
         met=met,
         tape=tape,
     )
+    for i, plan in enumerate(plans):
+        if plan.baseline is not None:
+            mode.references[i] = _references(func, plan, plan.baseline(args), kwargs, detach)
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
     if taps is not None and not taps.at_input:
         taps.replaced = mode.replaced
@@ -90,6 +98,17 @@ def run(
     if mode.strict:
         _check(func, plans, mode, out, explained)
     return out, mode
+
+
+def _references(
+    func: Callable[..., Any], plan: Plan, args: Args, kwargs: Kwargs, detach: bool
+) -> Iterator[Operation]:
+    """The operations that rules compare others with, in the order of their calls."""
+    mode = Intercept([plan.composite], levels(), path=None if compiling() else [""])
+    collected: list[Operation] = []
+    mode.collected = collected
+    call(func, args, kwargs, mode=mode, detach=detach, path=mode.path)
+    return iter(collected)
 
 
 def _wholes(
@@ -119,7 +138,7 @@ def _stacked(func: Callable[..., Any], plan: Plan) -> Plan:
         inner: Plan | None = getattr(func, "plan", None)
         if inner is not None:
             match = plan.require_match or inner.require_match
-            plan = Plan(plan.composite + inner.composite, match)
+            plan = Plan(plan.composite + inner.composite, match, plan.baseline)
         func = func.func
     return plan
 
@@ -138,5 +157,5 @@ def _check(
         found = mode.matched[i] > 0
         if found and explained and not compiling():
             found = hidden.matched(graph, i)
-        if not found:
+        if not found and plan.baseline is None:  # to compare has a meaning without rules as well
             hidden.refuse_none(func, composite, mode.matched[i], mode.others[i])

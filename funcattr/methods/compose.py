@@ -184,7 +184,7 @@ class IntegratedGradients(Method):
 
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         chosen = Chosen(args, self.argnums)
-        starts = _baselines(self.baseline, chosen)
+        starts = chosen.baselines(self.baseline)
         ways = [x - start for x, start in zip(chosen.floats, starts)]
 
         def point(i: int) -> list[Tensor]:
@@ -200,35 +200,6 @@ class IntegratedGradients(Method):
                 return chosen.maps([m * way for m, way in zip(maps, ways)])
 
         return out, explain
-
-
-def _baselines(baseline: Any, chosen: Chosen) -> list[Tensor]:
-    """The beginning of the path for each tensor that is explained."""
-    given = [b for b in tree_flatten(baseline)[0] if isinstance(b, (Tensor, int, float))]
-    if baseline is None:
-        given = [0.0] * len(chosen.floats)
-    elif len(given) == 1:
-        given = given * len(chosen.floats)
-    if len(given) != len(chosen.floats):
-        raise ArgumentError(
-            f"baseline has the form of what is explained, with {len(chosen.floats)} float "
-            f"tensor{'s' if len(chosen.floats) != 1 else ''}, or is one number; got {len(given)} "
-            f"values in a {type(baseline).__name__}. An array goes in by torch.as_tensor."
-        )
-    starts = []
-    for b, x in zip(given, chosen.floats):
-        start = torch.as_tensor(b, dtype=x.dtype, device=x.device)
-        try:
-            fits = torch.broadcast_shapes(start.shape, x.shape) == x.shape
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ArgumentError(
-                f"a baseline broadcasts to its input, of shape {tuple(x.shape)}; got "
-                f"{tuple(start.shape)}."
-            )
-        starts.append(start.expand(x.shape))
-    return starts
 
 
 def _weighted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -40,6 +41,37 @@ class Chosen:
         for n, tree in self._trees.items():
             args[n] = tree.filled(given, tree.leaves)
         return tuple(args)
+
+    def baselines(self, baseline: Any) -> list[Tensor]:
+        """What each tensor that is explained is compared with, of its shape.
+
+        ``baseline`` is None for zeros, a number, or what the argument is.
+        """
+        given = [b for b in tree_flatten(baseline)[0] if isinstance(b, (Tensor, int, float))]
+        if baseline is None:
+            given = [0.0] * len(self.floats)
+        elif len(given) == 1:
+            given = given * len(self.floats)
+        if len(given) != len(self.floats):
+            raise ArgumentError(
+                f"baseline has the form of what is explained, with {len(self.floats)} float "
+                f"tensor{'s' if len(self.floats) != 1 else ''}, or is one number; got {len(given)} "
+                f"values in a {type(baseline).__name__}. An array goes in by torch.as_tensor."
+            )
+        starts = []
+        for b, x in zip(given, self.floats):
+            start = torch.as_tensor(b, dtype=x.dtype, device=x.device)
+            try:
+                fits = torch.broadcast_shapes(start.shape, x.shape) == x.shape
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise ArgumentError(
+                    f"a baseline broadcasts to its input, of shape {tuple(x.shape)}; got "
+                    f"{tuple(start.shape)}."
+                )
+            starts.append(start.expand(x.shape))
+        return starts
 
     def maps(self, grads: Sequence[Tensor | None]) -> Any:
         """What `Attribution` returns: in the form of the arguments."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from .kinds import activation, norm
 from .kinds.activation import ELUS, Activation
 from .kinds.outcome import Outcome
 from .kinds.table import CALLS, GROUP_OF
-from .operation import Args, Call, Kwargs
+from .operation import Args, Call, Kwargs, Operation
 from .place import Met, Pass
+from .references import collect, compared
 from .site import site
 from .tape import Tape
 from .watched import WATCHED, watched
@@ -86,6 +87,9 @@ class Intercept(TorchFunctionMode):
         self.last: Last | None = None
         self._before: set[str] = set()  # the kinds that have run
         self.within = 0  # whole modules that are one operation
+        #: Where to note operations that others are compared with, and for each composite these.
+        self.collected: list[Operation] | None = None
+        self.references: dict[int, Iterator[Operation]] = {}
         self.running: type | None = None  # torch's own module that is one operation
         # For each composite, how many calls get its rule, and which activations do not.
         self.matched = [0 for _ in composites]
@@ -171,6 +175,8 @@ class Intercept(TorchFunctionMode):
     def _called(self, call: Call, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         own = self.rules_of(call, func)
         ruled = any([rule is not None for rule in own])
+        if self.collected is not None:
+            return collect(self.collected, call, own[0], func, args, kwargs)
         if ruled and self._inside and self.strict:
             where = f" in {self.where!r}" if self.where else ""
             raise HiddenSiteError(
@@ -242,6 +248,7 @@ class Intercept(TorchFunctionMode):
             passing=self.passing,
             tape=self.tape,
             path=self.where,
+            references=compared(self.references, call.kind, own),
         )
 
     def pays(self, call: Call) -> bool:

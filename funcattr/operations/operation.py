@@ -120,13 +120,14 @@ class Operation:
 
     ``x`` is the tensor that a rule acts on (None where neither the derivative nor the rule reads
     it), ``shape`` its shape, ``tensors`` are the others, and ``path`` is that of the module which
-    makes the call, where it is known. ``alone`` says that no graph of what is done now is made, so
-    that what is fresh can be written over.
+    makes the call, where it is known. ``reference`` is the same operation as it is for a baseline,
+    for rules that ask for it by an attribute ``compares = True``. ``alone`` says that no graph of
+    what is done now is made, so that what is fresh can be written over.
     """
 
     __slots__ = (
         *("_keep", "_known", "_nonnegative"),
-        *("alone", "kind", "path", "shape", "tensors", "x"),
+        *("alone", "kind", "path", "reference", "shape", "tensors", "x"),
     )
 
     def __init__(
@@ -140,7 +141,9 @@ class Operation:
         path: str = "",
         known: Tensor | None = None,
         nonnegative: Callable[[], bool] | None = None,
+        reference: Operation | None = None,
     ) -> None:
+        self.reference = reference
         self.kind, self.x, self.tensors, self.shape = kind, x, tensors, shape
         self._keep, self.alone, self.path = keep, alone, path
         self._known, self._nonnegative = known, nonnegative
@@ -157,7 +160,16 @@ class Operation:
             self.path,
             known,
             self._nonnegative,
+            self.reference,
         )
+
+    def beside(self, reference: Operation | None) -> Operation:
+        """The same call, with what it is for a baseline."""
+        if reference is None:
+            return self
+        same = self.of_kind(self.kind, self.tensors, self._known)
+        same.reference = reference
+        return same
 
     @property
     def where(self) -> str:
@@ -203,13 +215,21 @@ class Operation:
         backward passes, see `keep`.
         """
         self._weights()
-        keep: Keep | None = None
-        if name is not None and self._keep is not None:
-            outer = self._keep
-            keep = lambda key, make: outer((name, key), make)
+        keep = self._keep_apart(name)
         tensors = self.kind.with_weights(weight, bias)
         here = self.x if x is None else x
         return Operation(self.kind, here, tensors, self.shape, keep, self.alone, self.path)
+
+    def by(self, name: Any, tensors: Tensors) -> Operation:
+        """The same operation by other tensors; ``name`` as for `linear`."""
+        keep = self._keep_apart(name)
+        return Operation(self.kind, self.x, tensors, self.shape, keep, self.alone, self.path)
+
+    def _keep_apart(self, name: Any) -> Keep | None:
+        outer = self._keep
+        if name is None or outer is None:
+            return None
+        return lambda key, make: outer((name, key), make)
 
     def nonnegative(self) -> bool:
         """Whether ``x`` is known to have no negative number, for all inputs or for this one."""

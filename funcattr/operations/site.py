@@ -190,6 +190,7 @@ def site(
     passing: Pass | None = None,
     tape: Tape | None = None,
     path: str = "",
+    references: Sequence[Operation | None] = (),
 ) -> Tensor:
     """``kind.value(x, *tensors)`` as a site, with a rule for each composite, or None.
 
@@ -213,7 +214,9 @@ def site(
             nonnegative=functools.partial(known_nonnegative, here, tape),
         )
         seen = kind.as_ruled(operation)
-        return operation, [through(functools.partial(prepared_by, rule, seen)) for rule in own]
+        others = references or [None for _ in own]
+        each = [(rule, seen.beside(other)) for rule, other in zip(own, others)]
+        return operation, [through(functools.partial(prepared_by, *one)) for one in each]
 
     operation, prepared = prepare() if compiling() else raw(prepare)
     sizes = (len(operation.tensors), *map(len, prepared))

@@ -15,6 +15,7 @@ from torch.overrides import resolve_name
 
 from ... import rules
 from ...core.graph import constant, name_of, named, show
+from ...core.levels import compiling
 from ...core.private import below_a_mode, vmap_active
 from ..calls import by_users
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
@@ -123,7 +124,7 @@ class Activation(Kind):
         return self.pull(t, Operation(self, x, tensors, ()))  # elementwise: its own transpose
 
     def pull(self, g: Tensor, operation: Operation) -> Tensor:
-        if self.ceiling is None and (below_a_mode() or not vmap_active()):
+        if self.ceiling is None and (compiling() or below_a_mode() or not vmap_active()):
             return super().pull(g, operation)
         if self.ceiling is None:
             # torch.vmap fails on a backward pass within a backward pass, so by forward mode.

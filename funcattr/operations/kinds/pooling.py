@@ -49,6 +49,26 @@ class MaxPool(Linear):
         return _scattered(self.window, shape, g, prepared)
 
 
+@dataclass(frozen=True)
+class MaxPoolOfAny(MaxPool):
+    """``F.max_pool1d`` and ``F.max_pool3d``, in the same way; there is nothing quick about it."""
+
+    dims: int = 1
+    quick: ClassVar[bool] = False
+
+    def constants(self, x: Tensor) -> tuple[Tensor, ...]:
+        pool = {1: F.max_pool1d_with_indices, 3: F.max_pool3d_with_indices}[self.dims]
+        return (pool(x.detach(), *self.window)[1],)
+
+    def prepared(self, last: bool, *tensors: Any) -> Tensor:
+        winners: Tensor = tensors[0]
+        return winners
+
+    def transpose(self, g: Tensor, shape: Shape, prepared: Tensor, *tensors: Any) -> Tensor:
+        flat = g.new_zeros(shape).flatten(2)
+        return flat.scatter_add(2, prepared.flatten(2), g.flatten(2)).reshape(shape)
+
+
 def _gathered(x: Tensor, winners: Tensor) -> Tensor:
     return x.flatten(2).gather(2, winners.flatten(2)).reshape(winners.shape)
 
@@ -155,13 +175,14 @@ _ARGS |= {"padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": Fal
 
 def _recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
     named = by_name(_ARGS, args, kwargs)
-    x = named["input"]
-    if named["return_indices"] or x.dim() != 4:
+    x, dims = named["input"], _DIMS[func]
+    if named["return_indices"] or x.dim() != dims + 2:
         return None
     stride = named["kernel_size"] if named["stride"] is None else named["stride"]
     sizes = (named["kernel_size"], stride, named["padding"], named["dilation"])
-    window = (*(per_dim(size, 2) for size in sizes), named["ceil_mode"])
-    return Call(MaxPool(window), x, (), "nn.functional.max_pool2d")
+    window = (*(per_dim(size, dims) for size in sizes), named["ceil_mode"])
+    kind = MaxPool(window) if dims == 2 else MaxPoolOfAny(window, dims)
+    return Call(kind, x, (), f"nn.functional.max_pool{dims}d")
 
 
 _AVERAGE_ARGS: Kwargs = dict.fromkeys(("input", "kernel_size", "stride"))
@@ -191,7 +212,8 @@ def _adaptive(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call |
     return Call(Mean((sizes,), sizes == (1, 1)), x, (), "nn.functional.adaptive_avg_pool2d")
 
 
-CALLS: Mapping[Callable[..., Any], Recognise] = {F.max_pool2d: _recognise}
+_DIMS: Mapping[Callable[..., Any], int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
+CALLS: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(_DIMS, _recognise)
 MEANS: Mapping[Callable[..., Any], Recognise] = {
     F.avg_pool2d: _average,
     F.adaptive_avg_pool2d: _adaptive,

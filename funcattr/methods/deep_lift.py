@@ -1,0 +1,97 @@
+"""DeepLIFT by the rescale rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..core.contexts import graph_only_if
+from ..engine.linearize import Linearized
+from ..engine.output import Part
+from ..engine.ruled import Ruled, with_rules
+from ..models.arguments import Argnums, Chosen, check_argnums
+from ..operations.composite import Composite, Row
+from ..operations.operation import Args
+from ..rules.comparison import Rescale, RescaleMax
+from ..targets import Target
+from .attribution import Attribution, Explain, OnePass, ruled
+
+__all__ = ["deep_lift"]
+
+_NAMES = ("exp", "log", "sqrt", "rsqrt", "reciprocal", "abs", "square", "sin", "cos", "erf", "sign")
+_FUNCTIONS = [getattr(space, name) for name in _NAMES for space in (torch, torch.Tensor)]
+
+
+def deep_lift(
+    func: Callable[..., Any],
+    *,
+    baseline: Any = None,
+    argnums: Argnums = 0,
+    output: Part | None = None,
+) -> Attribution:
+    """DeepLIFT by the rescale rule: what the output has more than for a baseline, shared out.
+
+    At every elementwise function the derivative is replaced by ``(y - y0) / (x - x0)``, the
+    differences to a second forward pass, of the baseline; where ``|x - x0| < 1e-10`` the derivative
+    itself is taken. Max pooling gives its difference to the winners of both. What else there is
+    has its true derivative at the input, which is exact for what is linear; products of two tensors
+    that depend on the input, norms by the statistics of their input and softmax are not, and there
+    the maps do not add up.
+
+    Args:
+        func: as for `gradient`; one that calls the same operations for input and baseline.
+        baseline: None for zeros; a number; or what the argument is (a tensor that broadcasts to it,
+            a tuple for several ``argnums``).
+        argnums: as for `gradient`.
+        output: as for `gradient`.
+
+    Returns:
+        An `Attribution`. The sum of its maps is what the output has more than for the baseline.
+
+    Raises:
+        ArgumentError: when called: ``baseline`` does not fit.
+        FuncattrError: when called: the function calls other operations for the baseline.
+        NoSiteError: when called: an activation is where no rule can reach.
+        TargetError: when called: the target does not fit the output.
+
+    Shrikumar et al., "Learning Important Features Through Propagating Activation Differences"
+    (2017), sections 3.2 and 3.5.1.
+
+    >>> f = lambda x: torch.relu(x.sum(1, keepdim=True) - 1)
+    >>> deep_lift(f)(torch.tensor([[2.0, 1.0]]), target=0)
+    tensor([[1.3333, 0.6667]])
+    """
+    check_argnums(argnums)
+    rows: list[Row] = [("max_pool", RescaleMax()), ("activation", Rescale())]
+    rows += [(function, Rescale()) for function in _FUNCTIONS]
+    function = with_rules(func, Composite(rows))
+    assert isinstance(function, Ruled)
+
+    def others(args: Args) -> Args:
+        chosen = Chosen(args, argnums)
+        return chosen.args_with(chosen.baselines(baseline))
+
+    compared = Ruled(function.func, replace(function.plan, baseline=others))
+    return Attribution.by(DeepLift(ruled(compared, output), argnums, baseline=baseline))
+
+
+@dataclass(frozen=True)
+class DeepLift(OnePass):
+    """The multipliers, times the difference to the baseline."""
+
+    baseline: Any = None
+
+    def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
+        assert chosen is not None
+        starts = chosen.baselines(self.baseline)
+        ways = [x - start for x, start in zip(chosen.floats, starts)]
+
+        def maps(target: Target) -> Any:
+            grads = done.pull(target).inputs
+            with graph_only_if(done.tracked):
+                return chosen.maps([g * way for g, way in zip(grads, ways)])
+
+        return maps
