@@ -13,6 +13,7 @@ from .methods.attribution import Attribution
 from .methods.bundle import bundle
 from .methods.cams import grad_cam, guided_grad_cam
 from .methods.compose import integrated_gradients, smooth_grad
+from .methods.conservation import conserved
 from .methods.deep_lift import deep_lift
 from .methods.gradients import (
     deconvnet,
@@ -23,7 +24,7 @@ from .methods.gradients import (
     saliency,
 )
 from .methods.layers import layer_gradient_x_activation
-from .methods.relevance import lrp
+from .methods.relevance import lrp, rect_grad
 from .methods.report import sites
 from .methods.sweep import stream, sweep
 from .models.functional import make_functional
@@ -43,6 +44,7 @@ __all__ = [
     "bundle",
     "channel_max_abs",
     "composites",
+    "conserved",
     "deconvnet",
     "deep_lift",
     "first",
@@ -58,6 +60,7 @@ __all__ = [
     "layer_output",
     "lrp",
     "make_functional",
+    "rect_grad",
     "relu_rule",
     "rule_backprop",
     "rules",

@@ -72,6 +72,33 @@ def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> Non
             )
 
 
+_PRODUCTS = ("ConvolutionBackward", "AddmmBackward", "MmBackward", "BmmBackward", "MvBackward")
+
+
+def refuse_unseen_products(func: Func, composite: Composite, graph: Iterable[Any]) -> None:
+    """Raises where autograd's graph has a product with a weight that should have had a rule."""
+    kinds = composite.everywhere()
+    for node in graph:
+        name = str(node.name()).rstrip("0123456789")
+        recurrent = "Rnn" in name and "linear" in kinds
+        if not recurrent and name not in _PRODUCTS:
+            continue
+        kind = "convolution" if name == "ConvolutionBackward" else "linear"
+        # Where both factors depend on the input it is no linear operation.
+        factors = [parent for parent, _ in node.next_functions][-2:]
+        if kind == "convolution":
+            factors = [parent for parent, _ in node.next_functions][:2]
+        linear = kind in kinds and sum(parent is not None for parent in factors) == 1
+        if recurrent or linear:
+            raise HiddenSiteError(
+                f"the forward pass of {_name(func)} has a {kind} operation in autograd's graph "
+                f"({name}) that no call made which a rule can see: inside of TorchScript, a "
+                "recurrent layer or an attention kernel. Write it by torch.nn.functional.linear "
+                "(conv), or pass require_match=False to let relevance pass it by its true "
+                "derivative."
+            )
+
+
 def refuse_checkpoint(error: RuntimeError) -> None:
     """Says what to do where ``error`` comes from a checkpoint, which no transform can run."""
     frames = [

@@ -153,7 +153,9 @@ def _check(
             continue
         if not compiling():
             hidden.refuse_scripted(mode.scripted, composite)
-            hidden.refuse_unseen(func, composite, nodes_behind(tensors, hidden.ruled_by(i)))
+            seen = nodes_behind(tensors, hidden.ruled_by(i))
+            hidden.refuse_unseen(func, composite, seen)
+            hidden.refuse_unseen_products(func, composite, seen)
         found = mode.matched[i] > 0
         if found and explained and not compiling():
             found = hidden.matched(graph, i)

@@ -10,10 +10,11 @@ from ..engine.ruled import with_rules
 from ..errors import ArgumentError
 from ..models.arguments import Argnums, check_argnums
 from ..operations.composite import Composite
+from ..rules.rectified import Rectified
 from .attribution import Attribution, ruled, times
-from .gradients import ByGradient
+from .gradients import ByGradient, gradient
 
-__all__ = ["lrp"]
+__all__ = ["lrp", "rect_grad"]
 
 STARTS = ("value", "one")
 
@@ -68,4 +69,47 @@ def lrp(
     function = ruled(with_rules(func, composite), output)
     return Attribution.by(
         ByGradient(function, argnums, finish=times(function), of_one=start == "one")
+    )
+
+
+def rect_grad(
+    func: Callable[..., Any],
+    q: float,
+    argnums: Argnums = 0,
+    *,
+    require_match: bool = True,
+    output: Part | None = None,
+) -> Attribution:
+    """Rectified gradients: ReLUs pass the cotangent where it matters most.
+
+    That is where output times cotangent is above its q-th percentile, among all numbers of the ReLU
+    for one example; where there are several as large as that, none of them passes.
+
+    Args:
+        func: as for `gradient`; its ReLUs have the batch in front.
+        q: the percentile, from 0 to 100; the paper takes 98.
+        argnums: as for `gradient`.
+        require_match: whether it is an error that there is no ReLU.
+        output: as for `gradient`.
+
+    Returns:
+        An `Attribution`, whose maps are gradients.
+
+    Raises:
+        ArgumentError: ``q`` is no number from 0 to 100.
+        NoSiteError, TargetError: when called: as `guided_backprop`.
+
+    Kim et al., "Why are Saliency Maps Noisy? Cause of and Solution to Noisy Saliency Maps" (2019),
+    section 4.
+
+    >>> import torch
+    >>> f = lambda x: torch.relu(x).sum(1, keepdim=True)
+    >>> rect_grad(f, 50)(torch.tensor([[1.0, 2.0, 3.0]]), target=0)
+    tensor([[0., 0., 1.]])
+    """
+    if isinstance(q, bool) or not isinstance(q, (int, float)) or not 0 <= q <= 100:
+        raise ArgumentError(f"q is a percentile, a number from 0 to 100; got {q!r}.")
+    composite = Composite([("relu", Rectified(float(q)))])
+    return gradient(
+        with_rules(func, composite, require_match=require_match), argnums, output=output
     )

@@ -97,6 +97,11 @@ class Composite:
         """Whether a rule gives relevance to what is 0, for which it takes `rules.floored`."""
         return any([getattr(rule, "ignores_x", False) for _, rule in self.rows])
 
+    def everywhere(self) -> set[str]:
+        """The kinds of operations of which all have a rule, wherever they are."""
+        alone = [tests[0] for tests, rule in self.rows if len(tests) == 1 and rules.is_pair(rule)]
+        return {test.value for test in alone if test.by == "kind"}
+
     def classes(self) -> tuple[type, ...]:
         """The module classes of its rows."""
         return tuple([t.value for tests, _ in self.rows for t in tests if t.by == "module"])

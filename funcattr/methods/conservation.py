@@ -1,0 +1,162 @@
+"""Where relevance went: `conserved`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from ..cotangents import cotangents
+from ..engine.linearize import linearize
+from ..engine.ruled import Ruled
+from ..errors import ArgumentError, short
+from ..models.arguments import Chosen
+from ..operations.composite import Composite, rule_name
+from ..rules import Pair, floored, is_pair
+from ..targets import Target
+from .attribution import Attribution
+from .gradients import ByGradient
+
+__all__ = ["Conservation", "conserved"]
+
+
+class Taken(NamedTuple):
+    """What one operation has done with relevance; ``[B]`` each."""
+
+    operation: str
+    path: str
+    rule: str
+    came: Tensor
+    passed: Tensor
+
+    @property
+    def taken(self) -> Tensor:
+        """What it kept: its bias, its stabiliser, or a stop."""
+        return self.came - self.passed
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """Where the relevance of an output went; prints as a table, of its sums over the batch.
+
+    ``explained`` is what there was, ``arrived`` what came to the input, ``[B]`` each; ``rows`` are
+    the operations with a rule, the last first.
+    """
+
+    explained: Tensor
+    arrived: Tensor
+    rows: tuple[Taken, ...]
+
+    @property
+    def elsewhere(self) -> Tensor:
+        """What operations without a rule kept (the shift of a norm), or made."""
+        kept = sum([row.taken for row in self.rows], torch.zeros_like(self.arrived))
+        return self.explained - self.arrived - kept
+
+    def __str__(self) -> str:
+        head = ("operation", "path", "rule", "came", "passed", "kept")
+        cells = [head] + [
+            (row.operation, row.path or "-", row.rule, *map(_shown, (row.came, row.passed)))
+            + (_shown(row.taken),)
+            for row in self.rows
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells)]
+        lines = [
+            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
+            for row in cells
+        ]
+        explained, arrived, elsewhere = map(_shown, (self.explained, self.arrived, self.elsewhere))
+        lines.append(f"of {explained}, {arrived} arrived; {elsewhere} stayed where no rule is")
+        return "\n".join(lines)
+
+
+def _shown(t: Tensor) -> str:
+    return f"{float(t.sum()):.6g}"
+
+
+def conserved(attr: Attribution, *args: Any, target: Target = None, **kwargs: Any) -> Conservation:
+    """How much of the relevance of an output arrives at the input, and where the rest went.
+
+    LRP's rules conserve relevance but for what biases take, for the stabilisers, and for rules that
+    stop it. This does the forward pass and the backward pass of ``attr`` once more and keeps a book
+    at every operation with a rule.
+
+    Args:
+        attr: what `lrp` returned.
+        *args: what it is called with; the first dim of what is explained is the batch.
+        target: likewise.
+        **kwargs: likewise.
+
+    Returns:
+        A `Conservation`.
+
+    Raises:
+        ArgumentError: ``attr`` is no relevance propagation.
+
+    >>> import funcattr as fa
+    >>> layer = torch.nn.Linear(3, 2, bias=False)
+    >>> book = conserved(fa.lrp(layer, fa.composites.epsilon_plus()), torch.ones(4, 3), target=0)
+    >>> bool(((book.explained - book.arrived).abs() < 1e-5).all()), len(book.rows)
+    (True, 1)
+    """
+    method = attr.method if isinstance(attr, Attribution) else None
+    if not isinstance(method, ByGradient) or method.argnums is None:
+        raise ArgumentError(
+            f"conserved is for what funcattr.lrp returns; got {short(attr)}. Relevance of a layer "
+            "is explained by lrp of funcattr.layer_output."
+        )
+    book: list[Taken] = []
+    plan = method.ruled.plan
+    noted = replace(plan, composite=_noted(plan.composite, book))
+    chosen = Chosen(args, method.argnums)
+    done = linearize(method.ruled.func, [noted], args, kwargs, chosen)
+    cots = cotangents(done.outs, done.unpack, target)
+    weighed = [c if method.of_one else c * o for c, o in zip(cots, done.outs) if c is not None]
+    maps = replace(method, ruled=Ruled(method.ruled.func, noted)).explain(done, chosen)(target)
+    arrived = [m for m in tree_flatten(maps)[0] if m is not None]
+    return Conservation(_sums(weighed), _sums(arrived), tuple(book))
+
+
+def _sums(tensors: Sequence[Tensor]) -> Tensor:
+    """The sum of each example."""
+    sums = [t.detach().reshape(t.shape[0] if t.dim() else 1, -1).sum(1) for t in tensors]
+    return torch.stack(sums).sum(0)
+
+
+def _noted(composite: Composite, book: list[Taken]) -> Composite:
+    """The same composite, whose pairs keep a book."""
+    noted = Composite(())
+    noted.rows = tuple(
+        (tests, _Noted(rule, book) if is_pair(rule) else rule) for tests, rule in composite.rows
+    )
+    noted.groups = composite.groups
+    return noted
+
+
+class _Noted:
+    """A rule that notes what comes and what it lets pass."""
+
+    reads_x = True
+
+    def __init__(self, rule: Pair, book: list[Taken]) -> None:
+        self._rule, self._book = rule, book
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._rule, name)
+
+    def prepare(self, operation: Any) -> Sequence[Tensor]:
+        return (operation.value(), *self._rule.prepare(operation))
+
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
+        out, *rest = prepared
+        pulled = self._rule.pull(operation, g, *rest)
+        came, passed = _sums([g * floored(out)]), _sums([pulled * floored(operation.x)])
+        name = operation.kind.names[0]
+        self._book.append(Taken(name, operation.path, rule_name(self._rule), came, passed))
+        return pulled
