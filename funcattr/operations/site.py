@@ -62,7 +62,7 @@ class Site(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.kind, ctx.place, x, *tensors = inputs
         ctx.level = ctx.place.counter.next()
-        ctx.shape, ctx.dtype = tuple(x.shape), x.dtype
+        ctx.shape, ctx.dtype, ctx.out_shape = tuple(x.shape), x.dtype, tuple(output.shape)
         ctx.set_materialize_grads(False)
         # Under torch.vmap nothing but tensors can be saved, and the same for both directions. What
         # is not needed is not saved, since the model may write to it.
@@ -143,6 +143,9 @@ class Site(torch.autograd.Function):
         out: Tensor | None = raw(
             pushed, functools.partial(Site.pushed, ctx), x, *own, *tangents[2:]
         )
+        if out is None:  # of what a rule has prepared alone, and torch fails without a tangent
+            known = next((t for t in tangents if t is not None), None)
+            out = None if known is None else known.new_zeros(ctx.out_shape)
         return out
 
     @staticmethod
