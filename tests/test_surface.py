@@ -11,16 +11,19 @@ import funcattr as fa
 NAMES = {
     "ArgumentError", "Attribution", "Composite", "FuncattrError", "LayerError", "NoSiteError",
     "TargetError",
-    "bundle", "channel_max_abs", "deconvnet", "gaussian_smooth", "grad_cam", "gradient",
+    "bundle", "channel_max_abs", "composites", "conserved", "deconvnet", "deep_lift", "first",
+    "gaussian_smooth", "grad_cam", "gradient",
     "guided_backprop", "guided_grad_cam", "input_x_gradient",
     "integrated_gradients", "interpolate", "layer_gradient_x_activation", "layer_output",
-    "make_functional", "relu_rule", "rule_backprop", "rules", "saliency", "sites",
+    "lrp", "make_functional", "rect_grad", "relu_rule", "rule_backprop", "rules", "saliency",
+    "sites",
     "smooth_grad", "stream", "sweep", "with_rules",
 }  # fmt: skip
 FUNCTIONS = sorted(n for n in NAMES if inspect.isfunction(getattr(fa, n)))
 PAPERS = {
     "gradient", "saliency", "input_x_gradient", "guided_backprop", "deconvnet", "grad_cam",
     "guided_grad_cam", "layer_gradient_x_activation", "smooth_grad", "integrated_gradients",
+    "lrp", "deep_lift", "rect_grad",
 }  # fmt: skip
 BRIEF = {"saliency", "input_x_gradient", "guided_backprop", "deconvnet"}  # refer to gradient
 

@@ -77,7 +77,8 @@ _PRODUCTS = ("ConvolutionBackward", "AddmmBackward", "MmBackward", "BmmBackward"
 
 def refuse_unseen_products(func: Func, composite: Composite, graph: Iterable[Any]) -> None:
     """Raises where autograd's graph has a product with a weight that should have had a rule."""
-    kinds = composite.everywhere()
+    # What is inside of a whole module is its own.
+    kinds = set() if composite.classes() else composite.everywhere()
     for node in graph:
         name = str(node.name()).rstrip("0123456789")
         recurrent = "Rnn" in name and "linear" in kinds

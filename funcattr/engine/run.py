@@ -125,11 +125,15 @@ def _wholes(
             "that are known; pass the module, or the f of make_functional."
         )
 
-    def around(forward: Forward, module: nn.Module) -> Forward:
-        return lambda *args, **kwargs: whole(mode, module, forward, args, kwargs)
+    def around(forward: Forward, module: nn.Module, path: str) -> Forward:
+        return lambda *args, **kwargs: whole(mode, module, path, forward, args, kwargs)
 
-    found = [module for module in model.modules() if isinstance(module, classes)]
-    return [(module, functools.partial(around, module=module)) for module in found]
+    parts: list[tuple[str, nn.Module]] = list(model.named_modules())
+    return [
+        (module, functools.partial(around, module=module, path=path))
+        for path, module in parts
+        if isinstance(module, classes)
+    ]
 
 
 def _stacked(func: Callable[..., Any], plan: Plan) -> Plan:

@@ -1,8 +1,11 @@
-"""What stands behind an operation, or a whole module, and takes its cotangent by a rule."""
+"""What stands behind an operation, or a whole module, and takes its cotangent by a rule.
+
+Some rules compare an operation with what it is for a baseline, in an earlier forward pass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +14,11 @@ from torch import Tensor
 from .. import rules
 from ..core.private import version
 from ..core.trees import leaves
-from ..errors import ArgumentError
+from ..errors import ArgumentError, FuncattrError
 from .fold import Last
 from .kinds.outcome import Outcome
 from .kinds.stand_in import StandIn, Whole
-from .operation import Args, Call, Kwargs
+from .operation import Args, Call, Kind, Kwargs, Operation
 from .where import ONE_OPERATION
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ def stand_in(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:
 def whole(
     mode: Intercept,
     module: torch.nn.Module,
+    path: str,
     forward: Callable[..., Any],
     args: Args,
     kwargs: Kwargs,
@@ -69,6 +73,8 @@ def whole(
     """
     name, outer = type(module).__name__, mode.running
     mode.running = type(module) if isinstance(module, ONE_OPERATION) else None
+    if mode.path is not None:
+        mode.path.append(path)
     try:
         if mode.running is not None:
             return forward(*args, **kwargs)
@@ -96,6 +102,8 @@ def whole(
         return y
     finally:
         mode.running = outer
+        if mode.path is not None:
+            mode.path.pop()
 
 
 def _ruled(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:
@@ -109,3 +117,44 @@ def _ruled(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:
         out = mode.given(mode.site(outcome, scale, out))
     rest = [None if one is not None else rule for rule, one in zip(own, scale)]
     return stand_in(mode, call, out, rest) if any([rule is not None for rule in rest]) else out
+
+
+def collect(
+    collected: list[Operation],
+    call: Call,
+    rule: rules.Rule | None,
+    func: Callable[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+) -> Any:
+    """The call itself, noted where its rule compares."""
+    compares = getattr(rule, "compares", False)
+    x = call.x.clone() if compares else call.x  # the model may write to it
+    out = func(*args, **kwargs)
+    if compares:
+        tensors = (*call.tensors, *call.kind.constants(x))
+        collected.append(Operation(call.kind, x, tensors, tuple(x.shape), known=out.clone()))
+    return out
+
+
+def compared(
+    references: Mapping[int, Iterator[Operation]], kind: Kind, own: Own
+) -> Sequence[Operation | None]:
+    """For each rule that compares, the operation that this one is compared with.
+
+    Raises:
+        FuncattrError: the baseline's forward pass was made of other operations.
+    """
+    if not references:
+        return ()
+    found: list[Operation | None] = []
+    for i, rule in enumerate(own):
+        found.append(next(references[i], None) if getattr(rule, "compares", False) else None)
+        here = kind.kind if isinstance(kind, StandIn) else kind
+        other = found[-1]
+        if getattr(rule, "compares", False) and (other is None or other.kind != here):
+            raise FuncattrError(
+                "the function calls other operations for the baseline than for the input, so they "
+                "cannot be compared; take what it decides by the values of its input out of it."
+            )
+    return found

@@ -98,8 +98,9 @@ class Composite:
         return any([getattr(rule, "ignores_x", False) for _, rule in self.rows])
 
     def everywhere(self) -> set[str]:
-        """The kinds of operations of which all have a rule, wherever they are."""
-        alone = [tests[0] for tests, rule in self.rows if len(tests) == 1 and rules.is_pair(rule)]
+        """The kinds of operations of which all have a rule of relevance, wherever they are."""
+        rows = [(tests, rule) for tests, rule in self.rows if getattr(rule, "merges", False)]
+        alone = [tests[0] for tests, _ in rows if len(tests) == 1]
         return {test.value for test in alone if test.by == "kind"}
 
     def classes(self) -> tuple[type, ...]:

@@ -101,13 +101,17 @@ class Convolved(NamedTuple):
 
 
 class Last(NamedTuple):
-    """A linear operation with rules, whose output may be on its way to a batch norm."""
+    """A linear operation with rules, whose output may be on its way to a batch norm.
 
-    out: Tensor
+    ``outs`` are its output and copies of it; the explained ones are those that a layer's relevance
+    is taken at.
+    """
+
+    outs: tuple[Tensor, ...]
     call: Call
     own: Sequence[Any]
     versions: tuple[int, ...]
-    explained: bool = False
+    explained: tuple[bool, ...] = (False,)
 
     @classmethod
     def of(cls, call: Call, own: Sequence[Any], out: Tensor) -> Last | None:
@@ -116,26 +120,35 @@ class Last(NamedTuple):
         weighted = isinstance(call.kind, Linear) and call.kind.weighted
         if not weighted or not any([rule is not None for rule in own]):
             return None
-        return cls(out, call, own, _versions(out, call.x))
+        return cls((out,), call, own, _versions(out, call.x))
 
-    def copied(self, out: Tensor, explained: bool = False) -> Last:
-        """The same with a copy of its output, which may be one that is explained."""
-        x = self.call.x
-        if self.versions != _versions(self.out, x):
+    def place(self, t: Any) -> int | None:
+        """Which of the outputs ``t`` is."""
+        return next((i for i, out in enumerate(self.outs) if t is out), None)
+
+    def copied(self, old: Any, new: Tensor, explained: bool = False) -> Last:
+        """The same with ``new``, where ``old`` is one of its outputs."""
+        place = self.place(old)
+        if place is None or self.versions != _versions(*self.outs, self.call.x):
             return self
-        return self._replace(out=out, versions=_versions(out, x), explained=explained)
+        return self._replace(
+            outs=(*self.outs, new),
+            versions=_versions(*self.outs, new, self.call.x),
+            explained=(*self.explained, explained or self.explained[place]),
+        )
 
     def merged(self, call: Call) -> Call | None:
         """Both as one linear operation, if ``call`` is a batch norm of just that output."""
         before, kind = self.call, self.call.kind
-        if not isinstance(call.kind, Norm) or call.x is not self.out:
+        place = self.place(call.x)
+        if not isinstance(call.kind, Norm) or place is None:
             return None
         assert isinstance(kind, (Dense, Matmul, Convolution, TransposedConvolution))
-        if self.versions != _versions(self.out, before.x):
+        if self.versions != _versions(*self.outs, before.x):
             return None
         # A norm is over dim 1, which has to be that of the weight's outputs.
         dims = 0 if isinstance(kind, (Dense, Matmul)) else len(kind.stride)
-        if self.out.dim() != dims + 2:
+        if call.x.dim() != dims + 2:
             return None
         mean, _, _, shift = call.tensors
         weight, bias = before.tensors
@@ -144,7 +157,7 @@ class Last(NamedTuple):
         weight = kind.merged(weight, scale)
         if weight is None:
             return None
-        if self.explained:
+        if any([e for out, e in zip(self.outs, self.explained) if call.x is out]):
             raise LayerError(
                 "the layer's output goes to a batch norm, which relevance rules merge into the "
                 "layer, so that it has no relevance of its own; explain the output of the norm."

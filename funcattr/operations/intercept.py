@@ -15,7 +15,7 @@ from ..core.graph import node
 from ..core.levels import compiling
 from ..core.private import is_view, saved_tensors_are_hooked, set_grad_enabled
 from ..errors import HiddenSiteError
-from .behind import behind, stand_in
+from .behind import behind, collect, compared, stand_in
 from .composite import Composite
 from .fold import Convolved, Last, writes
 from .kinds import activation, norm
@@ -24,7 +24,6 @@ from .kinds.outcome import Outcome
 from .kinds.table import CALLS, GROUP_OF
 from .operation import Args, Call, Kwargs, Operation
 from .place import Met, Pass
-from .references import collect, compared
 from .site import site
 from .tape import Tape
 from .watched import WATCHED, watched
@@ -110,9 +109,9 @@ class Intercept(TorchFunctionMode):
             self.watch((args, kwargs))
         if self.last is not None and writes(func):
             self.last = None
-        elif self.last is not None and func is torch.Tensor.clone and args[0] is self.last.out:
+        elif self.last is not None and func is torch.Tensor.clone:
             out = func(*args, **kwargs)
-            self.last = self.last.copied(out)
+            self.last = self.last.copied(args[0], out)
             return out
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._inside)
@@ -160,8 +159,8 @@ class Intercept(TorchFunctionMode):
 
     def replaced(self, old: Tensor, new: Tensor) -> None:
         """Is told that the model gets ``new`` in the place of ``old``, a layer's output."""
-        if self.last is not None and old is self.last.out:
-            self.last = self.last.copied(new, True)
+        if self.last is not None:
+            self.last = self.last.copied(old, new, True)
 
     def finish(self) -> None:
         """Says that the forward pass is over; what a checkpoint repeats comes later."""
@@ -219,7 +218,8 @@ class Intercept(TorchFunctionMode):
             return [None for _ in self.composites]
         path = self.path[-1] if self.path else None
         own = [c.rule(call, func, path, self._before, self.running) for c in self.composites]
-        self._before.update(call.kind.names)
+        if self.depends(call.x):
+            self._before.update(call.kind.names)
         for i, rule in enumerate(own):
             if rule is not None:
                 self.matched[i] += 1

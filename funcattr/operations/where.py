@@ -14,14 +14,17 @@ from .kinds.activation import SPELLINGS, Activation
 from .kinds.table import KINDS
 from .operation import Call
 
-_parts = torch.nn.modules
-#: Torch's own modules that make one call of a torch function.
+#: Torch's own modules that make one call of a torch function whose kind is known.
 ONE_OPERATION = tuple(
-    cls
-    for file in (_parts.activation, _parts.batchnorm, _parts.conv, _parts.linear, _parts.pooling)
-    for cls in vars(file).values()
-    if isinstance(cls, type) and cls.__module__ == file.__name__
-    if cls is not torch.nn.MultiheadAttention
+    getattr(torch.nn, name)
+    for name in (
+        *("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"),
+        *("Linear", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d"),
+        *("MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d"),
+        *("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d"),
+        *("ReLU", "ReLU6", "Hardtanh", "SELU", "SiLU", "Mish", "Hardswish", "Hardsigmoid"),
+        *("LeakyReLU", "ELU", "CELU", "Threshold", "PReLU", "GELU", "Softplus", "Sigmoid", "Tanh"),
+    )
 )
 
 

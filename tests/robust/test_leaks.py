@@ -61,7 +61,7 @@ def test_what_is_kept_is_found():
     names = kept()
     assert "funcattr.core.graph._named" in names
     assert "funcattr.engine.hidden._nodes" in names
-    assert "funcattr.operations.table.CALLS" in names
+    assert "funcattr.operations.kinds.table.CALLS" in names
 
 
 def alive():
