@@ -1,1 +1,1 @@
-"""Drop-ins for other libraries: `funcattr.compat.captum`, `funcattr.compat.torchray`."""
+"""Drop-ins for other libraries: `funcattr.compat.captum`, `.torchray` and `.zennit`."""

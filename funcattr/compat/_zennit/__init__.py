@@ -1,0 +1,1 @@
+"""What `funcattr.compat.zennit` is made of."""
