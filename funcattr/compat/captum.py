@@ -20,11 +20,19 @@ from ._captum_layers import (
     LayerGradCam,
     LayerGradientXActivation,
 )
+from ._captum_relevance import LRP, DeepLift
+from ._captum_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, IdentityRule
 
 __all__ = [
+    "LRP",
+    "Alpha1_Beta0_Rule",
     "Deconvolution",
+    "DeepLift",
+    "EpsilonRule",
+    "GammaRule",
     "GuidedBackprop",
     "GuidedGradCam",
+    "IdentityRule",
     "InputXGradient",
     "LayerAttribution",
     "LayerGradCam",
