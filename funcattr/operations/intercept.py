@@ -218,8 +218,7 @@ class Intercept(TorchFunctionMode):
             return [None for _ in self.composites]
         path = self.path[-1] if self.path else None
         own = [c.rule(call, func, path, self._before, self.running) for c in self.composites]
-        if self.depends(call.x):
-            self._before.update(call.kind.names)
+        self._before.update(call.kind.names)
         for i, rule in enumerate(own):
             if rule is not None:
                 self.matched[i] += 1

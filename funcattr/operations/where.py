@@ -38,10 +38,14 @@ class First:
 def first(*kinds: str) -> First:
     """The place of the first operation of these kinds that runs, for a row of a `Composite`.
 
-    That is by execution, and so holds for whatever way the model's modules are defined.
+    That is by execution, and so holds for whatever way the model's modules are defined; whether it
+    is made of what is explained does not matter.
 
     Args:
         *kinds: kinds of operations, see `Composite`.
+
+    Returns:
+        A place for a row.
 
     Raises:
         ArgumentError: there is none, or one is not known.
