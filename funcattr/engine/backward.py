@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.levels import compiling
-from ..core.private import backward_under_modes, grad_in_graph
+from ..core.private import backward_under_modes, below_a_mode, grad_in_graph
 from ..operations.intercept import Intercept
 from ..operations.place import Pass
 
@@ -85,8 +85,9 @@ class Backward:
         outs, some = [out for out, _ in pairs], [c for _, c in pairs]
         assert self._passing is not None
         create = torch.is_grad_enabled()
-        # Without a graph of the maps, this level is the only one.
-        with self._passing.pulled(which, keeping=not create):
+        # Without a graph of the maps, this level is the only one; and torch.func.linearize makes
+        # constants of its own of what is made here, to which nothing may be written.
+        with self._passing.pulled(which, keeping=not create and not below_a_mode()):
             if self._mode is not None:
                 found = self._mode.around(backward_under_modes, outs, some, reached, create)
             else:
