@@ -1,9 +1,16 @@
 import pytest
 import torch
 
+from funcattr.core.graph import CAN_COMPILE
+
 torch.set_num_threads(1)
 
-CAN_COMPILE = hasattr(getattr(torch, "compiler", None), "is_compiling")
+# What torch 2.0 to 2.2 lack that is no matter of funcattr is skipped by this.
+SINCE_2_3 = hasattr(getattr(torch, "compiler", None), "is_compiling")
+needs_edges = pytest.mark.skipif(
+    not hasattr(torch.autograd.graph, "get_gradient_edge"),
+    reason="torch 2.0 has no edges of graphs; an input that is written to is refused there",
+)
 
 
 def pytest_collection_modifyitems(items):

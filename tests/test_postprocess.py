@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CAN_COMPILE
+from conftest import SINCE_2_3
 from torch.testing import assert_close
 
 import funcattr as fa
@@ -88,7 +88,7 @@ def test_smoothing_is_separable(shape):
 
 
 # Replicate padding of bfloat16 on the CPU came after torch 2.0.
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16][: 1 + CAN_COMPILE])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16][: 1 + SINCE_2_3])
 def test_smoothing_keeps_the_dtype_and_constants(dtype):
     x = torch.full((2, 3, 6, 5), 2.0, dtype=dtype)
     assert_close(fa.gaussian_smooth(x, 1.5), x)

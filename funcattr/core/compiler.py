@@ -7,6 +7,8 @@ import torch
 from . import graph
 from .private import show_to_modes
 
+graph.check_compiler()  # an import that fails is tried again, so that each compilation is refused
+
 for f in graph.nodes:
     torch.compiler.allow_in_graph(f)
 for f in graph.constants:

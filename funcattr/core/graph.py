@@ -12,11 +12,23 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..errors import FuncattrError
+from .private import CAN_COMPILE
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 nodes: list[Callable[..., Any]] = []
 constants: list[Callable[..., Any]] = []
 shown: list[Callable[..., Any]] = []
+
+
+def check_compiler() -> None:
+    """Raises where this torch cannot compile what this library does."""
+    if not CAN_COMPILE:
+        raise FuncattrError(
+            "funcattr compiles with torch 2.13 and later; the compiler of this older torch would "
+            "lose rules and layers. Call it without torch.compile, and sweep without compile=True."
+        )
 
 
 def node(f: F) -> F:

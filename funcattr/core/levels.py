@@ -20,7 +20,7 @@ _is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
 
 
 def compiling() -> bool:
-    """Whether torch.compile is tracing; before torch 2.3 this library cannot be compiled."""
+    """Whether torch.compile is tracing, which a torch that is too old for it refuses."""
     if _is_compiling is None or not _is_compiling():
         return False
     # Dynamo puts True in the place of both of torch's functions, in the code that it traces.

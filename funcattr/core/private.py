@@ -16,6 +16,9 @@ from torch.autograd import forward_ad
 
 from ..errors import FuncattrError
 
+# Older compilers do not see what is put around a module's ``forward`` while they trace.
+CAN_COMPILE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+
 T = TypeVar("T")
 _functorch: Any = getattr(torch._C, "_functorch", None)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from ..core.contexts import tracked
+from ..core.graph import check_compiler
 from ..core.levels import compiling, transforming
 from ..core.memory import Largest, fitting
 from ..core.trees import stacked
@@ -155,6 +156,7 @@ def _random_state(device: torch.device) -> Tensor:
 
 def _compiled_chunk(attr: Attribution, taped: bool) -> Callable[..., Any]:
     """A compiled function from encoded targets to their maps, kept with the attribution."""
+    check_compiler()
 
     def chunk(reduce: Reduce | None, index: Tensor, tape: Any, args: Any, kwargs: Any) -> Any:
         if taped:

@@ -6,7 +6,7 @@ says what it was for. When one of the others fails, what happens without it is n
 
 import pytest
 import torch
-from conftest import CAN_COMPILE
+from conftest import SINCE_2_3
 from helpers import Tiny, assert_close, tiny, tiny_input
 from torch import nn
 
@@ -33,7 +33,7 @@ NEEDED = {
 }
 
 
-@pytest.mark.skipif(not CAN_COMPILE, reason="an old torch may go without; it is only slower")
+@pytest.mark.skipif(not SINCE_2_3, reason="an old torch may go without; it is only slower")
 @pytest.mark.parametrize("name", NEEDED)
 def test_it_is_there(name):
     owner, attribute = NEEDED[name]
@@ -53,7 +53,7 @@ def test_the_compiler_shows_and_traces_what_it_must():
     assert hasattr(torch.compile(nn.ReLU()), "_orig_mod"), "see private.uncompiled"
 
 
-@pytest.mark.skipif(not CAN_COMPILE, reason="an old torch says less; it is only slower")
+@pytest.mark.skipif(not SINCE_2_3, reason="an old torch says less; it is only slower")
 def test_what_they_say():
     x = torch.ones(2, requires_grad=True)
     assert not private.vmap_active() and not private.forward_mode_active()
@@ -130,6 +130,40 @@ def test_without_the_engine_a_checkpoint_is_refused(monkeypatch):
         attr(X, target=1)
     monkeypatch.setattr(torch.autograd.Variable, "_execution_engine", real)
     assert_close(fa.guided_backprop(Tiny.forward.__get__(model))(X, target=1), expected)
+
+
+class Rectified(torch.autograd.Function):
+    """A ReLU with a backward of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.relu(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+def test_a_mode_that_does_not_see_the_switch_of_gradients(monkeypatch):
+    """As with torch 2.0: frames tell a Function's forward from what runs under torch.no_grad."""
+    monkeypatch.setattr("funcattr.operations.intercept.set_grad_enabled", None)
+
+    def gated(x):
+        with torch.no_grad():
+            gate = torch.relu(x)
+        return torch.relu(x) * gate
+
+    x = torch.randn(2, 3)
+    assert_close(fa.guided_backprop(gated)(x, target=1)[:, 1], x[:, 1].relu())
+    for model in (Rectified.apply, lambda x: gated(Rectified.apply(x))):
+        with pytest.raises(fa.NoSiteError, match="in its forward"):
+            fa.guided_backprop(model)(x, target=1)
+
+
+def test_a_torch_that_is_too_old_to_compile_is_refused(monkeypatch):
+    monkeypatch.setattr("funcattr.core.graph.CAN_COMPILE", False)
+    with pytest.raises(fa.FuncattrError, match=r"compiles with torch .* without"):
+        fa.sweep(fa.guided_backprop(tiny()), X, targets=[1], compile=True)
 
 
 @pytest.mark.compiled

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CAN_COMPILE
+from conftest import SINCE_2_3
 from helpers import assert_close, doubled, tiny, tiny_input
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +39,7 @@ SPELLINGS = {
     "aten.relu": torch.ops.aten.relu,
     "aten.relu.default": torch.ops.aten.relu.default,
     # torch 2.0 does not take its own name for the argument
-    **({"aten.relu(self=)": lambda x: torch.ops.aten.relu(self=x)} if CAN_COMPILE else {}),
+    **({"aten.relu(self=)": lambda x: torch.ops.aten.relu(self=x)} if SINCE_2_3 else {}),
     "aten.relu_": then_returned(lambda x: torch.ops.aten.relu_(x)),
     "in place on a view": lambda x: (lambda y: (y[0].relu_(), y[1:].relu_(), y)[-1])(x.clone()),
 }

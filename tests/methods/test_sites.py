@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CAN_COMPILE
+from conftest import SINCE_2_3
 from helpers import Tiny, assert_close, tiny, tiny_input
 from oracle import rule_gradient
 from torch import nn
@@ -16,7 +16,7 @@ import funcattr as fa
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
 
 
-fuses = pytest.mark.skipif(not CAN_COMPILE, reason="TorchScript itself fails under torch.func")
+fuses = pytest.mark.skipif(not SINCE_2_3, reason="TorchScript itself fails under torch.func")
 
 
 def net(*modules):
