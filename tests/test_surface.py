@@ -52,7 +52,7 @@ import sys, torch, numpy
 before = set(sys.modules)
 import funcattr
 new = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
-assert new == {"funcattr"}, new
+assert new - {"torch"} == {"funcattr"}, new  # torch 2.0 imports more of itself
 assert "torch._dynamo" not in set(sys.modules) - before
 """
     subprocess.run([sys.executable, "-c", code], check=True)

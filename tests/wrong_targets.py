@@ -43,7 +43,7 @@ class Linear:
 # fmt: off
 # What is wrong about a target wherever it is given: its words, in a call and in an `explain`.
 FORMS = {
-    "a numpy float": (np.float32(1), "a target is None .*an int .*got np.*float32"),
+    "a numpy float": (np.float32(1), "a target is None .*an int .*got .*float32"),
     "a numpy bool": (np.bool_(True), "of type bool"),
     "a complex number": (1j, "got 1j of type complex"),
     "bytes": (b"0", "got b'0' of type bytes"),

@@ -7,7 +7,9 @@ new torch has taken away; none of them is needed to import funcattr.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any, TypeVar
 
 import torch
@@ -29,9 +31,27 @@ transforms_active: Callable[[], bool] = getattr(
 )
 
 
-# What ``torch.no_grad`` and its kin call, as a mode sees it. Without it an activation inside of the
-# ``forward`` of an autograd.Function is not told from one under ``torch.no_grad``.
-set_grad_enabled: Callable[..., Any] | None = getattr(torch._C, "_set_grad_enabled", None)
+# What ``torch.no_grad`` and its kin call, where a mode sees it: since torch 2.1, which has edges of
+# graphs, too. Without it Python's frames say whether a Function runs (`inside_function`).
+set_grad_enabled: Callable[..., Any] | None = (
+    getattr(torch._C, "_set_grad_enabled", None)
+    if hasattr(torch.autograd.graph, "get_gradient_edge")
+    else None
+)
+
+
+def inside_function(outermost: CodeType) -> bool:
+    """Whether the ``forward`` of an autograd.Function runs, further in than a frame of this code.
+
+    Where ``apply`` is not Python code no Function is found, and a rule inside of one is lost.
+    """
+    apply = getattr(torch.autograd.Function.apply, "__code__", None)
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not outermost:
+        if frame.f_code is apply:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 _set_fwd_grad_enabled: Any = getattr(torch.autograd.forward_ad, "_set_fwd_grad_enabled", None)
@@ -50,8 +70,7 @@ def pushed(f: Callable[..., T], *tensors: Tensor | None) -> T:
         )
     if any(t is not None and is_batched(t) for t in tensors):
         # Torch cannot take these apart, which matters only where there is a level further out.
-        stack = getattr(_functorch, "get_interpreter_stack", lambda: None)() or ()
-        if sum(level.key() == _functorch.TransformType.Jvp for level in stack) > 1:
+        if _transforms().count(_functorch.TransformType.Jvp) > 1:
             raise FuncattrError(
                 "the derivative in forward mode of a derivative in forward mode cannot be taken of "
                 "a torch.vmap; take it inside: torch.vmap around torch.func.jvp."
@@ -61,6 +80,21 @@ def pushed(f: Callable[..., T], *tensors: Tensor | None) -> T:
     unpacked = [t if t is None else forward_ad.unpack_dual(t, level=0).primal for t in tensors]
     with _set_fwd_grad_enabled(True):
         return f(*unpacked)
+
+
+def _transforms() -> list[Any]:
+    """The kinds of the transforms of torch.func under way; an AttributeError where none shows."""
+    if hasattr(_functorch, "get_interpreter_stack"):
+        return [level.key() for level in _functorch.get_interpreter_stack() or ()]
+    # Torch 2.0 shows the innermost alone, so each is taken off for as long as the next is asked.
+    top = _functorch.peek_interpreter_stack()
+    if top is None:
+        return []
+    kind, taken = top.key(), _functorch.pop_dynamic_layer_stack()
+    try:
+        return [*_transforms(), kind]
+    finally:
+        _functorch.push_dynamic_layer_stack(taken)
 
 
 def forward_mode_active() -> bool:
@@ -89,10 +123,10 @@ def vmap_active() -> bool:
     """
     if not transforms_active():
         return False
-    stack = getattr(_functorch, "get_interpreter_stack", None)
-    if stack is None:
+    try:
+        return _functorch.TransformType.Vmap in _transforms()
+    except AttributeError:
         return True
-    return any(i.key() == _functorch.TransformType.Vmap for i in stack() or ())
 
 
 def below_a_mode() -> bool:

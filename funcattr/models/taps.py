@@ -125,6 +125,8 @@ class Taps:
         # Pairs of what a layer got and its output, where that is a view of it, with how often each
         # was written to by then. What stands in the place of the output is no view.
         self._views: list[tuple[int, Tensor, int, Tensor, int]] = []
+        # Without edges, what is itself the place of a derivative, and how often it was written to.
+        self._places: list[tuple[int, Tensor, int]] = []
 
     def wraps(self) -> Wraps:
         """For `functional.call`."""
@@ -188,17 +190,15 @@ class Taps:
         if compiling():
             return self._guarded(i, given, lambda: forward(*args, **kwargs))
         before = list(map(version, new))
+        if self.marks and not EDGES and not self._again:
+            own = [a for a, b in zip(given, new) if a is b and a.requires_grad]
+            self._places += [(i, t, version(t)) for t in own]
         if not all(a is b for a, b in zip(given, new)):
             args, kwargs = unpack(new)
         out = forward(*args, **kwargs)
         written = [n for n, count in enumerate(before) if version(new[n]) != count]
         outs, unpack = pack(out) if written else ([], pack)
         for n in written:
-            if new[n] is given[n] and not EDGES:
-                raise LayerError(
-                    f"layer {self.layers[i].name!r} writes to its own input, which then is no "
-                    "longer there to be explained; explain the output of the layer before it."
-                )
             if new[n] is not given[n]:
                 overwrite(given[n], new[n])
                 outs = [given[n] if t is new[n] else t for t in outs]
@@ -243,6 +243,13 @@ class Taps:
 
         ``escaped`` says that modules of the model ran by references that cannot be followed.
         """
+        for i, t, count in self._places:
+            if version(t) != count:
+                raise LayerError(
+                    f"what goes into layer {self.layers[i].name!r} is written to, by it or later, "
+                    "and torch before 2.1 then has no place for its derivative; explain the output "
+                    "of the layer before it, or update torch."
+                )
         chosen = []
         for tap, calls in zip(self.layers, self.calls):
             if calls == 0 and escaped:
@@ -263,7 +270,7 @@ class Taps:
                     f"does not exist, the last is {tap.name}:{calls - 1}."
                 )
             chosen.append(calls - 1 if tap.occurrence < 0 else tap.occurrence)
-        self._again, self._views = True, []
+        self._again, self._views, self._places = True, [], []
         return chosen
 
 

@@ -13,7 +13,12 @@ from .. import rules
 from ..core.contexts import is_raw
 from ..core.graph import node
 from ..core.levels import compiling
-from ..core.private import is_view, saved_tensors_are_hooked, set_grad_enabled
+from ..core.private import (
+    inside_function,
+    is_view,
+    saved_tensors_are_hooked,
+    set_grad_enabled,
+)
 from ..errors import HiddenSiteError
 from .behind import behind, collect, compared, stand_in
 from .composite import Composite
@@ -143,6 +148,8 @@ class Intercept(TorchFunctionMode):
         Torch switches gradients off there by itself, which no mode sees; it sees whoever else does.
         """
         if set_grad_enabled is None:
+            off = not torch.is_grad_enabled()
+            self._inside = off and inside_function(Intercept.around.__code__)
             return
         if torch.is_grad_enabled():
             if not self._recording:

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import SINCE_2_3, needs_edges
 from helpers import assert_close
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -50,6 +51,7 @@ class PassesOn(nn.Module):
 VIEWS = [nn.Flatten(), nn.Identity(), nn.Dropout().eval()]
 
 
+@needs_edges
 @pytest.mark.parametrize("layer", VIEWS)
 @pytest.mark.parametrize("written, read", [("output", "input"), ("input", "output")])
 def test_a_layer_that_gives_a_view_which_is_written_to(layer, written, read):
@@ -109,6 +111,8 @@ def test_a_view_of_what_a_site_gives_is_written_to(layer):
 @pytest.mark.parametrize("groups, affine", [(1, True), (2, True), (4, False)])
 def test_group_norm(groups, affine):
     """In any layout; torch's own derivative fails in a sweep over channels-last memory."""
+    if not (affine or SINCE_2_3):
+        pytest.skip("torch 2.0 itself crashes at its derivative in channels-last memory")
     norm = nn.GroupNorm(groups, 4, affine=affine)
     if affine:
         nn.init.uniform_(norm.weight)
@@ -221,6 +225,8 @@ class Checkpointed(nn.Module):
         return self.last(run(self.block, x))
 
 
+# Torch 2.0 has no torch.vmap over hooks of what autograd saves, which a checkpoint is made of.
+@pytest.mark.filterwarnings("ignore:the targets are explained one by one.*saved tensor hooks")
 @pytest.mark.parametrize("layer", ["first", "act"])
 @pytest.mark.parametrize("at_input", [False, True])
 def test_a_layer_inside_of_a_checkpoint(layer, at_input):

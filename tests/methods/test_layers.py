@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import needs_edges
 from helpers import Tiny, assert_close, assert_unchanged, snapshot, tiny, tiny_input
 from oracle import rule_gradient
 from torch import nn
@@ -47,6 +48,7 @@ def test_the_split_is_the_model():
     assert_close(after(before(X)), model(X))
 
 
+@needs_edges
 def test_layer_gradient_x_activation():
     model = tiny()
     a, g = by_hand(model, 2)
@@ -256,6 +258,7 @@ def test_the_backward_pass_ends_at_the_layer():
     assert asked == [(1, 5), (1, 4)]
 
 
+@needs_edges
 def test_a_relu_in_place_that_others_read():
     """The rectified tensor is what the layer gives, and what the skip path reads."""
 

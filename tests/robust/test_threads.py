@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from conftest import SINCE_2_3
 from helpers import METHODS, assert_close, assert_unchanged, snapshot, tiny, tiny_input
 from torch import nn
 from torch.utils._pytree import tree_flatten
@@ -275,6 +276,7 @@ def test_compiled_code_that_is_shared():
     torch.compiler.reset()
 
 
+@pytest.mark.skipif(not SINCE_2_3, reason="torch has no flag for a compilation to be asked for")
 def test_an_eager_map_while_another_thread_compiles(monkeypatch):
     """Torch's flag for a compilation is the process's, so it goes up and down meanwhile."""
     attr = METHODS["guided_backprop"](tiny())
