@@ -225,7 +225,7 @@ class Checkpointed(nn.Module):
         return self.last(run(self.block, x))
 
 
-# Torch 2.0 has no torch.vmap over hooks of what autograd saves, which a checkpoint is made of.
+# Before torch 2.8 there is no torch.vmap over hooks of what autograd saves, as in a checkpoint.
 @pytest.mark.filterwarnings("ignore:the targets are explained one by one.*saved tensor hooks")
 @pytest.mark.parametrize("layer", ["first", "act"])
 @pytest.mark.parametrize("at_input", [False, True])
