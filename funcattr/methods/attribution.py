@@ -136,6 +136,9 @@ class Attribution:
     method: Method | None = field(default=None, repr=False)
     compiled: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    #: What compiled code has gone by, of what was seen of values.
+    facts: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         if not callable(self.linearize) or isinstance(self.linearize, nn.Module):
             raise ArgumentError(

@@ -125,7 +125,7 @@ class Sweep:
 
     def _taped(self) -> tuple[Any, tuple[list[Tensor], list[bool]] | None]:
         """The output of a forward pass in eager, and its tape, where a graph can go by that."""
-        method, tape = self.attr.method, Tape()
+        method, tape = self.attr.method, Tape(before=self.attr.facts)
         if (
             not isinstance(method, OnePass)
             or method.plans
@@ -136,6 +136,7 @@ class Sweep:
         device = _device(self.args)
         state = _random_state(device)
         out, _ = method.taped(self.args, self.kwargs, False, tape)
+        self.attr.facts[:] = tape.facts
         # A forward pass in the graph would draw other numbers.
         same = torch.equal(state, _random_state(device))
         return out, (tape.tensors, tape.facts) if same else None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import rules
+from ..core.levels import compiling
 from ..core.private import version
 from ..core.trees import leaves
 from ..errors import ArgumentError, FuncattrError
@@ -85,11 +86,12 @@ def whole(
         own = mode.rules_of(call, Whole)
         if not any([rule is not None for rule in own]):
             return forward(*args, **kwargs)
-        before = version(x)
-        mode.within += 1
+        before = _version(x)
+        inside = [rule is not None for rule in own]
+        mode.within = [n + more for n, more in zip(mode.within, inside)]
         try:
             out = forward(*args, **kwargs)
-            if not isinstance(out, Tensor) or not out.is_floating_point() or version(x) != before:
+            if not isinstance(out, Tensor) or not out.is_floating_point() or _version(x) != before:
                 raise ArgumentError(
                     f"a row of the composite has a rule for a whole {name}, as {mode.where!r} is; "
                     "that takes a module which makes one float tensor of another, and does not "
@@ -97,13 +99,17 @@ def whole(
                 )
             y = _ruled(mode, call, out, own)
         finally:
-            mode.within -= 1
+            mode.within = [n - more for n, more in zip(mode.within, inside)]
         mode.note(call, own[0], y)
         return y
     finally:
         mode.running = outer
         if mode.path is not None:
             mode.path.pop()
+
+
+def _version(t: Tensor) -> int:
+    return 0 if compiling() else version(t)
 
 
 def _ruled(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:

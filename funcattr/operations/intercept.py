@@ -13,12 +13,7 @@ from .. import rules
 from ..core.contexts import is_raw
 from ..core.graph import node
 from ..core.levels import compiling
-from ..core.private import (
-    inside_function,
-    is_view,
-    saved_tensors_are_hooked,
-    set_grad_enabled,
-)
+from ..core.private import inside_function, is_view, saved_tensors_are_hooked, set_grad_enabled
 from ..errors import HiddenSiteError
 from .behind import behind, collect, compared, stand_in
 from .composite import Composite
@@ -89,8 +84,9 @@ class Intercept(TorchFunctionMode):
         self.functions = {f for c in composites for f in c.functions()}
         self._convolved: Convolved | None = None
         self.last: Last | None = None
-        self._before: set[str] = set()  # the kinds that have run
-        self.within = 0  # whole modules that are one operation
+        # For each composite, the kinds that have run, and the whole modules that are one operation.
+        self._before: list[set[str]] = [set() for _ in composites]
+        self.within = [0 for _ in composites]
         #: Where to note operations that others are compared with, and for each composite these.
         self.collected: list[Operation] | None = None
         self.references: dict[int, Iterator[Operation]] = {}
@@ -221,12 +217,13 @@ class Intercept(TorchFunctionMode):
 
     def rules_of(self, call: Call, func: Callable[..., Any]) -> list[rules.Rule | None]:
         """The rule of each composite for a call."""
-        if self.within or not call.x.is_floating_point():
-            return [None for _ in self.composites]
+        own: list[rules.Rule | None] = [None for _ in self.composites]
         path = self.path[-1] if self.path else None
-        own = [c.rule(call, func, path, self._before, self.running) for c in self.composites]
-        self._before.update(call.kind.names)
-        for i, rule in enumerate(own):
+        for i, (composite, before) in enumerate(zip(self.composites, self._before)):
+            if self.within[i] or not call.x.is_floating_point():
+                continue
+            own[i] = rule = composite.rule(call, func, path, before, self.running)
+            before.update(call.kind.names)
             if rule is not None:
                 self.matched[i] += 1
             elif isinstance(call.kind, Activation):

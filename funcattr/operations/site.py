@@ -14,7 +14,7 @@ from ..core import layout
 from ..core.contexts import raw, seen
 from ..core.graph import named, node
 from ..core.levels import apply, compiling
-from ..core.private import forward_mode_active, is_wrapped, pushed, transforms_active
+from ..core.private import below_a_mode, forward_mode_active, is_wrapped, pushed, transforms_active
 from ..errors import FuncattrError
 from .calls import prepared_by, pulled_by
 from .fresh import Named, reference, shown
@@ -238,7 +238,7 @@ def known_nonnegative(x: Tensor, tape: Tape | None) -> bool:
     """Whether ``x`` is seen to have no negative number: in eager, and not under a transform."""
 
     def look() -> bool:
-        if compiling() or is_wrapped(x) or not x.numel():
+        if compiling() or below_a_mode() or is_wrapped(x) or not x.numel():
             return False
         return bool(x.detach().amin() >= 0)
 

@@ -24,11 +24,18 @@ from ..errors import FuncattrError
 class Tape:
     """A list of tensors, which is written in eager and read while a graph is traced."""
 
-    def __init__(self, tensors: Sequence[Tensor] | None = None, facts: Sequence[bool] = ()) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[Tensor] | None = None,
+        facts: Sequence[bool] = (),
+        before: Sequence[bool] = (),
+    ) -> None:
         self.reading = tensors is not None
         self.tensors = list(tensors or ())
-        #: What was seen of values in eager, and code goes by.
+        #: What was seen of values in eager, and code goes by; True only where it was ``before``, so
+        #: that there are not as many codes as there are patterns.
         self.facts = list(facts)
+        self._before = before
         self._place = self._fact = 0
 
     def x(self, x: Tensor) -> Tensor:
@@ -50,7 +57,8 @@ class Tape:
     def fact(self, look: Callable[[], bool]) -> bool:
         """What ``look`` returns; read, what it returned in eager."""
         if not self.reading:
-            self.facts.append(look())
+            place = len(self.facts)
+            self.facts.append((place >= len(self._before) or self._before[place]) and look())
             return self.facts[-1]
         self._fact += 1
         if self._fact > len(self.facts):
