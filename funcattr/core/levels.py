@@ -88,9 +88,14 @@ def levels() -> int:
     return _counted()
 
 
-@constant
 def vmapping() -> bool:
     """Whether a ``torch.vmap`` is under way."""
+    compiling()  # which tells the compiler what is a constant to it, before it meets one
+    return _vmapping()
+
+
+@constant
+def _vmapping() -> bool:
     return vmap_active()
 
 

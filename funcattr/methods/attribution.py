@@ -134,7 +134,9 @@ class Attribution:
 
     linearize: Callable[..., tuple[Any, Explain]] = field(repr=False)
     method: Method | None = field(default=None, repr=False)
-    compiled: dict[bool, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    compiled: dict[tuple[bool, ...], Any] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     #: What compiled code has gone by, of what was seen of values.
     facts: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)

@@ -110,7 +110,7 @@ class Sweep:
             # is little but a pass over memory.
             size = fitting(largest, self.args, AUTO_LIMIT, 2**24)
             size = 2 ** round(math.log2(size))
-        run = _compiled_chunk(self.attr, tape is not None)
+        run = _compiled_chunk(self.attr, tape is not None, tape[1] if tape is not None else [])
 
         def padded(start: int, stop: int, size: int) -> Any:
             # The last chunk repeats a target, to be of the shape that is compiled.
@@ -129,6 +129,7 @@ class Sweep:
         if (
             not isinstance(method, OnePass)
             or method.plans
+            or method.ruled.plan.composite.classes()  # what is in a module has no order of its own
             or transforming()
             or tracked((self.args, self.kwargs))
         ):
@@ -155,7 +156,7 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cat(states)
 
 
-def _compiled_chunk(attr: Attribution, taped: bool) -> Callable[..., Any]:
+def _compiled_chunk(attr: Attribution, taped: bool, facts: Sequence[bool]) -> Callable[..., Any]:
     """A compiled function from encoded targets to their maps, kept with the attribution."""
     check_compiler()
 
@@ -167,12 +168,13 @@ def _compiled_chunk(attr: Attribution, taped: bool) -> Callable[..., Any]:
             explain = attr.linearize(*args, **kwargs)[1]
         return _explained(explain, reduce, index)
 
-    found: Callable[..., Any] | None = attr.compiled.get(taped)
+    key = (taped, *facts)
+    found: Callable[..., Any] | None = attr.compiled.get(key)
     if found is None:
         # The compiler counts how often it has compiled a code object, and soon refuses to; so each
         # attribution has one of its own.
         own = types.FunctionType(chunk.__code__.replace(), globals(), closure=chunk.__closure__)
-        found = attr.compiled[taped] = torch.compile(own, fullgraph=True)
+        found = attr.compiled[key] = torch.compile(own, fullgraph=True)
     return found
 
 

@@ -128,7 +128,7 @@ class Composite:
 
     def asks_for_paths(self) -> bool:
         """Whether it has to know which module makes a call."""
-        return any([test.by == "path" for tests, _ in self.rows for test in tests])
+        return any([test.by in ("path", "module") for tests, _ in self.rows for test in tests])
 
     def described(self) -> str:
         """The places of its rows, in words."""
