@@ -209,13 +209,13 @@ def _wrapped(model: nn.Module, path: list[str] | None, wraps: Wraps) -> Iterator
     if path is not None:
         for name, module in model.named_modules():
             changed.append((module, functools.partial(_tracking, name=name, path=path)))
-    own = [(module, module.__dict__.get("forward")) for module, _ in changed]
+    own = {module: module.__dict__.get("forward") for module, _ in changed}
     for module, wrap in changed:
         module.__dict__["forward"] = wrap(module.forward)
     try:
         yield
     finally:
-        for module, forward in reversed(own):
+        for module, forward in own.items():
             if forward is None:
                 del module.__dict__["forward"]
             else:
