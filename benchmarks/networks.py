@@ -40,16 +40,17 @@ def _pytorchcv(module: str, builder: str) -> nn.Module:
     return model
 
 
-def _vgg16() -> nn.Module:
+def _vgg(name: str) -> nn.Module:
     """With a Flatten in place of its ``view``, which refuses channels-last tensors."""
-    model = _pytorchcv("vgg", "vgg16")
+    model = _pytorchcv("vgg", name)
     return nn.Sequential(model.features, nn.Flatten(), model.output)
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: _pytorchcv("resnet", "resnet18"),
     "resnet50": lambda: _pytorchcv("resnet", "resnet50"),
-    "vgg16": _vgg16,
+    "vgg11": lambda: _vgg("vgg11"),
+    "vgg16": lambda: _vgg("vgg16"),
     "efficientnet_lite0": lambda: _example().load(),
     "perceptron": lambda: nn.Sequential(
         nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)

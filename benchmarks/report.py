@@ -158,6 +158,8 @@ def cases_of(prefix: str) -> Any:
     def table(results: Results) -> str:
         rows = []
         for name, record in group(results, prefix).items():
+            if "seconds" not in record:
+                continue
             rows += [[f"{name}: {way}", time(record, way)] for way in record["seconds"]]
             rows += [[f"{name}: {pair}", f"{v:.3g}"] for pair, v in record["ratios"].items()]
         return grid(["case", "time or ratio"], rows)
@@ -209,6 +211,7 @@ TABLES = {  # name -> the cases that it needs, and how it is made of them
     "small": ("small/", cases_of("small/")),
     "compile": ("compile/", cases_of("compile/")),
     "precision": ("precision/", precision),
+    "relevance": ("relevance/", cases_of("relevance/")),
     "memory": ("memory/", memory),
     "curve": ("curve/", curve),
 }

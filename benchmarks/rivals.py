@@ -47,7 +47,7 @@ def captum(model: nn.Module) -> Method:
 
 def zennit(model: nn.Module) -> Method:
     """Zennit's ``GuidedBackprop`` composite."""
-    with _torchvision():
+    with torchvision():
         composites = importlib.import_module("zennit.composites")
     model = copy.deepcopy(model)
 
@@ -78,7 +78,7 @@ def torchray(model: nn.Module) -> Method:
 
 
 @contextmanager
-def _torchvision():
+def torchvision():
     """Zennit imports two blocks of torchvision, for canonizers not used here: empty ones do."""
     names = ["torchvision", *(f"torchvision.models{end}" for end in ("", ".resnet", ".vgg"))]
     try:

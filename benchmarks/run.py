@@ -16,10 +16,10 @@ import torch
 
 import funcattr as fa
 
-from . import compilation, late, memory, parts, precision, small, sweeps
+from . import compilation, late, memory, parts, precision, relevance, small, sweeps
 from .harness import Record, Setting, prepare
 
-GROUPS = (sweeps, parts, late, precision, memory, small, compilation)
+GROUPS = (sweeps, parts, late, precision, memory, small, compilation, relevance)
 CASES = {name: case for group in GROUPS for name, case in group.cases().items()}
 RESULTS = Path(__file__).with_name("results")
 LIBRARIES = ("torch", "numpy", "captum", "zennit", "torchray", "pytorchcv")

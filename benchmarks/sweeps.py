@@ -31,7 +31,7 @@ TOLERANCE = 5e-3  # of the norm; a rule missed at a single ReLU makes 1e-2 at th
 CHECKED = 4  # targets
 LOOPED = 2  # targets over which a loop is timed
 # Images over which a sweep is timed on a CPU; what it takes for more is extrapolated.
-IMAGES = {"vgg16": 16}
+IMAGES = {"vgg11": 16, "vgg16": 16}
 MOST_IMAGES = 64
 CURVE = (1, 4, 16, 32, 100)
 ONE_FORWARD = ("ours", "ours compiled", "by hand")
