@@ -77,6 +77,15 @@ class OwnReLU(nn.ReLU):
         return super().forward(input)
 
 
+class Slanted(nn.PReLU):
+    """PReLU, away from the zeros of a ReLU before it: at exactly 0 torch's backward pass takes it
+    for the one slope, and the derivative of that pass for the other.
+    """
+
+    def forward(self, input):
+        return super().forward(input - 0.01)
+
+
 # What docs/rules.md says the rules are for: max(x, 0) in every spelling, and its clipped forms.
 RELUS = {
     "nn.ReLU": Spelling(nn.ReLU),
@@ -123,7 +132,7 @@ OTHERS = {
     "nn.LeakyReLU(inplace)": lambda: nn.LeakyReLU(0.2, inplace=True),
     "nn.ELU": nn.ELU,
     "F.elu_": lambda: F.elu_,
-    "nn.PReLU": nn.PReLU,
+    "nn.PReLU": Slanted,
     "nn.GELU": nn.GELU,
     "F.gelu(tanh)": lambda: lambda x: F.gelu(x, approximate="tanh"),
     "nn.SiLU": nn.SiLU,

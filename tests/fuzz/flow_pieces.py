@@ -149,6 +149,10 @@ class Inside(Weighted):
     def forward(self, h):
         how = self.how
         if self.oracle:
+            if how in ("grad", "vjp"):
+                # Torch refuses these in a checkpoint, and the network is built without the piece;
+                # the oracle's must be, too, and is told so by the same error.
+                torch.func.grad(torch.sum)(h.detach())
             p = h @ self.w
             if how in ("vmap", "nested vmap"):
                 return self.act(p) + h

@@ -87,6 +87,25 @@ def test_what_changes_is_found(monkeypatch):
     assert [name for name, _, _ in tally.wrong] == ["writes", "hooks"]
 
 
+def test_the_oracle_leaves_out_what_torch_refuses_in_a_checkpoint():
+    """Its own network has by hand what the other asks of torch.func, and must not run it."""
+    for how in ("grad", "vjp", "jvp", "vmap"):
+        inside = Block("Inside", {"relu": "F.relu", "how": how})
+        block = Block("Checkpoint", {"inner": (inside,), "early": True})
+        spec = Spec(seed=1, dims=0, blocks=(block,))
+        ours, theirs = networks.build(spec), oracles.Oracle(spec).net
+        assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
+        assert ours.left_out == theirs.left_out == (how in ("grad", "vjp"))
+
+
+def test_no_second_derivative_is_asked_where_torch_has_none():
+    """The numbers after a ReLU that are exactly 0, in a PReLU."""
+    blocks = (Block("Relu", {"relu": "Tensor.relu"}), Block("Other", {"name": "nn.PReLU"}))
+    tally = Tally()
+    check(Spec(seed=694713, dims=2, blocks=blocks), tally, [checks.params])
+    assert (tally.right, tally.wrong) == (1, [])
+
+
 @pytest.mark.parametrize("at_input", [False, True])
 def test_the_oracle_at_a_layer_by_hand(at_input):
     """In place, read by a skip path: the tap of the oracle against numbers split by hand."""
