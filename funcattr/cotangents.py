@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .core.edges import EDGES, edge_of, nodes_behind
 from .core.levels import compiling
+from .core.private import is_wrapped
 from .errors import MISUSED, FuncattrError, TargetError, first_line
 from .targets import FORMS, Index, Target, encode
 
@@ -134,7 +135,7 @@ def one_hot(out: Tensor, index: Tensor) -> Tensor:
         match = match.reshape(-1, *[1] * dim, size, *[1] * (out.dim() - dim - 2))
         hot = match if hot is None else hot & match
     assert hot is not None
-    return hot.to(out.dtype).expand(out.shape)
+    return _one_of_many(hot.to(out.dtype).expand(out.shape), out)
 
 
 def check_range(out: Any, index: Tensor) -> None:
@@ -152,7 +153,18 @@ def _column(out: Tensor, index: int) -> Tensor:
     if not -size <= index < size:
         raise _out_of_range(out, 1, f"got {index}")
     hot = torch.arange(size, device=out.device) == index % size
-    return hot.to(out.dtype).reshape(-1, *[1] * (out.dim() - 2)).expand(out.shape)
+    hot = hot.to(out.dtype).reshape(-1, *[1] * (out.dim() - 2)).expand(out.shape)
+    return _one_of_many(hot, out)
+
+
+def _one_of_many(hot: Tensor, out: Tensor) -> Tensor:
+    """``hot``, one of many under ``torch.vmap`` where ``out`` is, as torch.func's own cotangents.
+
+    Torch cannot pull one for all through some writes (``masked_fill_``).
+    """
+    if compiling() or not is_wrapped(out):
+        return hot
+    return torch.zeros_like(out) + hot
 
 
 def _looked_up(ruler: Tensor, index: Tensor, dim: int, out: Tensor) -> Tensor:

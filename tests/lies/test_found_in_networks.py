@@ -244,3 +244,39 @@ def test_a_layer_inside_of_a_checkpoint(layer, at_input):
     assert_close(by_ours, by_wanted)
     with pytest.raises(fa.FuncattrError, match="a checkpoint of the model cannot run under"):
         torch.vmap(lambda x: ours(x[None], target=1))(X)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_an_instance_norm_of_one_example_before_a_pool_to_a_single_place(size):
+    """Torch's own derivative of that norm is wrong for a gradient with its channels last, and the
+    order of a single place says nothing.
+    """
+    head = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def model(x):
+        return F.max_pool2d(F.instance_norm(x.relu()), size).flatten(1) @ head
+
+    x = torch.randn(
+        1, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(model(leaf)[:, 1].sum(), leaf)
+    attr = fa.gradient(model)
+    _, explain = attr.linearize(x)
+    for found in (attr(x, target=1), explain(1), fa.sweep(attr, x, targets=[1])[0]):
+        assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("target", [1, torch.tensor(1), [1, 1, 1], (1,), lambda out: out[:, 1]])
+def test_a_write_that_torch_cannot_pull_one_cotangent_of_all_through(target):
+    weight = torch.cos(torch.arange(16.0, dtype=torch.float64)).reshape(4, 4)
+
+    def model(x):
+        h = F.linear(x.unsqueeze(1), weight, weight[0])
+        h.masked_fill_(h < 0.1, -0.3)
+        return h.flatten(1)
+
+    several = torch.stack([X, X.flip(1)])
+    attr = fa.gradient(model)
+    found = torch.vmap(lambda x: attr(x, target=target))(several)
+    assert_close(found, torch.stack([attr(x, target=target) for x in several]))
