@@ -183,6 +183,9 @@ class Tap:
                 else:
                     t = flat[i] = Probe.apply(t, entry)
             if t.requires_grad:
+                # A write to another view leaves this one's node stale until it is read, and torch
+                # 2.13 dies of a hook on such a view.
+                _ = t.grad_fn
                 t.register_hook(lambda g, entry=entry: entry.__setitem__(0, g.clone()))
             call.append(entry)
         self.calls.append(call)

@@ -106,6 +106,15 @@ def test_no_second_derivative_is_asked_where_torch_has_none():
     assert (tally.right, tally.wrong) == (1, [])
 
 
+def test_the_oracle_survives_a_view_written_to_through_another():
+    """Torch dies of a hook on it; this was the end of the process."""
+    options = {"own": True, "relu": "F.relu", "in place": "F.relu_", "reuse": False}
+    patterns = ("rectify_transposed", "assign_a_view")
+    blocks = [Block("Write", {"pattern": pattern, **options}) for pattern in patterns]
+    spec = Spec(seed=1, dims=0, blocks=(Block("ToSequence", {"token": False}), *blocks))
+    oracles.Oracle(spec).at_layer("body.2.own", 0, 0, True)
+
+
 @pytest.mark.parametrize("at_input", [False, True])
 def test_the_oracle_at_a_layer_by_hand(at_input):
     """In place, read by a skip path: the tap of the oracle against numbers split by hand."""

@@ -175,6 +175,21 @@ def test_group_norm_under_vmap_in_channels_last_memory():
     assert_close(maps[:, 0], attr(PICTURE, target=1))
 
 
+def test_group_norm_under_vmap_of_a_single_place_in_channels_last_memory():
+    """Torch asks which of its layouts it has, where all are the same."""
+    x = torch.cos(torch.arange(4.0, dtype=torch.float64)).reshape(1, 4, 1, 1, 1)
+    x = x.expand(1, 4, 3, 3, 3).contiguous(memory_format=torch.channels_last_3d)
+    several = torch.stack([x, x.flip(1)])
+
+    def model(x):
+        pooled = F.max_pool3d(x, 3, return_indices=True)[0]
+        return F.group_norm(pooled, 2).flatten(1)
+
+    attr = fa.gradient(model)
+    maps = torch.vmap(lambda x: attr(x, target=1))(several)
+    assert_close(maps, torch.stack([attr(x, target=1) for x in several]))
+
+
 class Upper(torch.autograd.Function):
     """Its backward writes into a tensor that it makes, which torch.vmap refuses."""
 

@@ -30,8 +30,11 @@ class GroupNorm(Kind):
 
     def value(self, x: Tensor, *tensors: Any) -> Tensor:
         weight, bias = tensors
-        if is_batched(x):
-            x = x.contiguous()  # torch.vmap knows no other layout here
+        if is_batched(x) and x.dim() > 3:
+            # Torch asks here for layouts that torch.vmap does not know, also of a single place, of
+            # which all are the same; a sequence has only one.
+            flat = x.flatten(2).contiguous()
+            return F.group_norm(flat, self.groups, weight, bias, self.eps).reshape(x.shape)
         return F.group_norm(x, self.groups, weight, bias, self.eps)
 
     def push(self, t: Tensor, x: Tensor | None, *tensors: Any) -> Tensor:
