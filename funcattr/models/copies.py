@@ -102,6 +102,9 @@ class Copy:
         for original, wrap in wraps:
             inside = self._copies[id(original)]
             inside.__dict__["forward"] = wrap(inside.__dict__["forward"])
+            around_hooks = getattr(wrap, "around_hooks", None)
+            if around_hooks is not None:
+                around_hooks(inside)
 
     def of(self, module: nn.Module) -> nn.Module | None:
         """The copy of one of the model's modules."""

@@ -20,6 +20,7 @@ from ..operations.intercept import overwrite
 from ..operations.operation import Args, Kwargs
 from .copies import Forward, Wraps
 from .functional import module_of
+from .hooked import behind_hooks
 
 Layer = str | nn.Module
 # (layer, call, tensors) -> the tensors to go on with; the call is None where it is a repetition
@@ -138,7 +139,8 @@ class Taps:
         def wrap(forward: Forward) -> Forward:
             return lambda *args, **kwargs: around(i, forward, args, kwargs)
 
-        return wrap
+        tap = self.layers[i]
+        return wrap if self.at_input else behind_hooks(wrap, tap.module, tap.name)
 
     def _visited(self, i: int, tensors: Sequence[Tensor], whole: Any) -> list[Tensor]:
         floats = [n for n, t in enumerate(tensors) if t.is_floating_point() or t.is_complex()]

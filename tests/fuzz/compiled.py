@@ -1,5 +1,7 @@
 """Compiled code, for a few networks: it is slow to make."""
 
+import warnings
+
 import torch
 
 import funcattr as fa
@@ -16,5 +18,7 @@ def compiled(case):
     attr = fa.rule_backprop(case.model, RULES[name], case.argnums)
     torch.compiler.reset()
     code = torch.compile(attr, backend="aot_eager")
-    maps = tensors(code(*case.args, **case.kwargs, target=ours))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the compiler remarks while it traces, as on .grad
+        maps = tensors(code(*case.args, **case.kwargs, target=ours))
     close(maps, case.oracle.maps(name, theirs), f"compiled {name}", 1e-8)
