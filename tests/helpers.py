@@ -98,7 +98,7 @@ METHODS = {
     "guided_tanh": lambda f, argnums=0: fa.guided_backprop(f, argnums, sites=("relu", "tanh")),
 }
 
-MEANS = {"smooth_grad", "integrated_gradients"}  # take several forward passes
+MEANS = {"smooth_grad", "integrated_gradients", "deep_lift"}  # take several forward passes
 AT_A_LAYER = {
     "bundle", "epsilon_at_a_layer", "layer_gradient_x_activation", "layer_input", "grad_cam",
     "guided_grad_cam", "neuron",

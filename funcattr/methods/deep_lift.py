@@ -70,12 +70,20 @@ def deep_lift(
     function = with_rules(func, Composite(rows))
     assert isinstance(function, Ruled)
 
-    def others(args: Args) -> Args:
-        chosen = Chosen(args, argnums)
-        return chosen.args_with(chosen.baselines(baseline))
-
-    compared = Ruled(function.func, replace(function.plan, baseline=others))
+    compared = Ruled(function.func, replace(function.plan, baseline=Others(argnums, baseline)))
     return Attribution.by(DeepLift(ruled(compared, output), argnums, baseline=baseline))
+
+
+@dataclass(eq=False)  # not frozen: the compiler cannot make frozen ones after a graph break
+class Others:
+    """The arguments, with the baseline in the place of what is explained."""
+
+    argnums: Argnums
+    baseline: Any
+
+    def __call__(self, args: Args) -> Args:
+        chosen = Chosen(args, self.argnums)
+        return chosen.args_with(chosen.baselines(self.baseline))
 
 
 @dataclass(frozen=True)

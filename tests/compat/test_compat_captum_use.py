@@ -258,7 +258,11 @@ m = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), torch.nn.ReLU(), torch.nn.Flat
                         torch.nn.Linear(8, 3))
 x = torch.randn(2, 1, 3, 3)
 for name in cc.__all__:
-    if name != "LayerAttribution":
+    if name.endswith("Rule"):
+        continue
+    if name in {"LRP", "DeepLift"}:
+        getattr(cc, name)(m).attribute(x, target=1)
+    elif name != "LayerAttribution":
         cls = getattr(cc, name)
         at_input = name in {"GuidedBackprop", "Deconvolution", "Saliency", "InputXGradient"}
         attr = cls(m) if at_input else cls(m, m[1])

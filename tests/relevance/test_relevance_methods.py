@@ -173,7 +173,7 @@ WRONG = {
     "another start": (lambda: fa.lrp(net(), EPSILON, start=1), "start is one of 'value', 'one'"),
     "a class of a function": (
         lambda: called([(nn.Linear, RULES.epsilon())], lambda x: x.sum((2, 3))),
-        "a plain function has no modules",
+        "a plain function has n",
     ),
     "an elementwise rule for a whole module": (
         lambda: fa.Composite([(Two, RULES.guided)]),
