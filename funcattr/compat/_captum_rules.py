@@ -13,40 +13,44 @@ from ..errors import ArgumentError, short
 from ..operations.composite import Composite, Row
 from ..rules import propagation
 
-Alpha1_Beta0_Rule: Any
-EpsilonRule: Any
-GammaRule: Any
-IdentityRule: Any
+
+class _EpsilonRule:
+    """Captum's ``EpsilonRule``, where Captum is not installed."""
+
+    def __init__(self, epsilon: float = 1e-9) -> None:
+        self.STABILITY_FACTOR = epsilon
+
+
+class _GammaRule:
+    """Captum's ``GammaRule``, likewise."""
+
+    STABILITY_FACTOR = 1e-9
+
+    def __init__(self, gamma: float = 0.25, set_bias_to_zero: bool = False) -> None:
+        self.gamma, self.set_bias_to_zero = gamma, set_bias_to_zero
+
+
+class _Alpha1Beta0Rule:
+    """Captum's ``Alpha1_Beta0_Rule``, likewise."""
+
+    STABILITY_FACTOR = 1e-9
+
+    def __init__(self, set_bias_to_zero: bool = False) -> None:
+        self.set_bias_to_zero = set_bias_to_zero
+
+
+class _IdentityRule(_EpsilonRule):
+    """Captum's ``IdentityRule``, likewise."""
+
+
 try:
     from captum.attr._utils import lrp_rules as _captum  # type: ignore[import, unused-ignore]
 except ImportError:
-
-    class _Rule:
-        STABILITY_FACTOR = 1e-9
-
-    class EpsilonRule(_Rule):  # type: ignore[no-redef]
-        """Captum's rule of this name."""
-
-        def __init__(self, epsilon: float = 1e-9) -> None:
-            self.STABILITY_FACTOR = epsilon
-
-    class GammaRule(_Rule):  # type: ignore[no-redef]
-        """Captum's rule of this name."""
-
-        def __init__(self, gamma: float = 0.25, set_bias_to_zero: bool = False) -> None:
-            self.gamma, self.set_bias_to_zero = gamma, set_bias_to_zero
-
-    class Alpha1_Beta0_Rule(_Rule):  # type: ignore[no-redef]
-        """Captum's rule of this name."""
-
-        def __init__(self, set_bias_to_zero: bool = False) -> None:
-            self.set_bias_to_zero = set_bias_to_zero
-
-    class IdentityRule(EpsilonRule):  # type: ignore[no-redef, misc]
-        """Captum's rule of this name."""
-else:
-    EpsilonRule, GammaRule = _captum.EpsilonRule, _captum.GammaRule
-    Alpha1_Beta0_Rule, IdentityRule = _captum.Alpha1_Beta0_Rule, _captum.IdentityRule
+    _captum = None
+Alpha1_Beta0_Rule: Any = getattr(_captum, "Alpha1_Beta0_Rule", _Alpha1Beta0Rule)
+EpsilonRule: Any = getattr(_captum, "EpsilonRule", _EpsilonRule)
+GammaRule: Any = getattr(_captum, "GammaRule", _GammaRule)
+IdentityRule: Any = getattr(_captum, "IdentityRule", _IdentityRule)
 
 # Captum's rules act on a layer alone, also where a batch norm comes next, which has its own.
 

@@ -6,6 +6,8 @@ that many cotangents meet has their channels last (``benchmarks``: parts/layout)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,3 +37,11 @@ def channels_last(t: Tensor) -> Tensor:
 def usual(t: Tensor) -> torch.memory_format:
     """The layout in which ``t`` meets many cotangents."""
     return torch.channels_last if suits(t) else torch.preserve_format
+
+
+def broadcasts(t: Tensor, shape: Sequence[int]) -> bool:
+    """Whether ``t`` broadcasts to this shape."""
+    try:
+        return tuple(torch.broadcast_shapes(t.shape, tuple(shape))) == tuple(shape)
+    except RuntimeError:
+        return False

@@ -79,16 +79,15 @@ def refuse_unseen_products(func: Func, composite: Composite, graph: Iterable[Any
     """Raises where autograd's graph has a product with a weight that should have had a rule."""
     # What is inside of a whole module is its own.
     kinds = set() if composite.classes() else composite.everywhere()
-    for node in graph:
+    for node in graph if kinds else ():
         name = str(node.name()).rstrip("0123456789")
         recurrent = "Rnn" in name and "linear" in kinds
         if not recurrent and name not in _PRODUCTS:
             continue
         kind = "convolution" if name == "ConvolutionBackward" else "linear"
         # Where both factors depend on the input it is no linear operation.
-        factors = [parent for parent, _ in node.next_functions][-2:]
-        if kind == "convolution":
-            factors = [parent for parent, _ in node.next_functions][:2]
+        factors = [parent for parent, _ in node.next_functions]
+        factors = factors[:2] if kind == "convolution" else factors[-2:]
         linear = kind in kinds and sum(parent is not None for parent in factors) == 1
         if recurrent or linear:
             raise HiddenSiteError(

@@ -151,17 +151,17 @@ def _check(
     func: Callable[..., Any], plans: Sequence[Plan], mode: Intercept, out: Any, explained: bool
 ) -> None:
     tensors = pack(out)[0]
-    graph = {} if compiling() else nodes_behind(tensors)
     for i, (plan, composite) in enumerate(zip(plans, mode.composites)):
         if not plan.require_match:
             continue
-        if not compiling():
-            hidden.refuse_scripted(mode.scripted, composite)
-            seen = nodes_behind(tensors, hidden.ruled_by(i))
-            hidden.refuse_unseen(func, composite, seen)
-            hidden.refuse_unseen_products(func, composite, seen)
         found = mode.matched[i] > 0
-        if found and explained and not compiling():
-            found = hidden.matched(graph, i)
+        if not compiling():
+            # Behind a site with a rule, the cotangent has no other way than to its input; so the
+            # first such site on any way is among these nodes, if there is one at all.
+            graph = nodes_behind(tensors, hidden.ruled_by(i))
+            hidden.refuse_scripted(mode.scripted, composite)
+            hidden.refuse_unseen(func, composite, graph)
+            hidden.refuse_unseen_products(func, composite, graph)
+            found = found and not (explained and not hidden.matched(graph, i))
         if not found and plan.baseline is None:  # to compare has a meaning without rules as well
             hidden.refuse_none(func, composite, mode.matched[i], mode.others[i])

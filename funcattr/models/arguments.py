@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from ..core.layout import broadcasts
 from ..errors import ArgumentError
 
 Argnums = int | tuple[int, ...]
@@ -61,11 +62,7 @@ class Chosen:
         starts = []
         for b, x in zip(given, self.floats):
             start = torch.as_tensor(b, dtype=x.dtype, device=x.device)
-            try:
-                fits = torch.broadcast_shapes(start.shape, x.shape) == x.shape
-            except RuntimeError:
-                fits = False
-            if not fits:
+            if not broadcasts(start, x.shape):
                 raise ArgumentError(
                     f"a baseline broadcasts to its input, of shape {tuple(x.shape)}; got "
                     f"{tuple(start.shape)}."

@@ -28,10 +28,6 @@ class Kind(ABC):
     act; the others (weights) always have their true derivative.
     """
 
-    #: The names by which a composite finds it, the most special first.
-    names: ClassVar[tuple[str, ...]] = ()
-    #: Whether many cotangents pass it quicker by its `pull` than by torch's own derivative.
-    quick: ClassVar[bool] = False
     #: Whether its derivative by ``x`` depends on ``x``; if not, ``x`` need not be saved.
     reads_x: ClassVar[bool] = True
     #: Whether its other tensors have no batch, so that any number of examples can be pulled.
@@ -39,6 +35,16 @@ class Kind(ABC):
     #: Whether its value, and the true derivative, are those of its first other tensor; only rules
     #: go by ``x`` (see `kinds.stand_in`).
     stands_in: ClassVar[bool] = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which a composite finds it, the most special first."""
+        return ()
+
+    @property
+    def quick(self) -> bool:
+        """Whether many cotangents pass it quicker by its `pull` than by torch's own derivative."""
+        return False
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
         """More tensors that its value and derivative go by, which have no derivative themselves."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..core.layout import broadcasts
 from ..errors import ArgumentError
 from .propagation import Linear, floored
 
@@ -83,11 +84,8 @@ class ZBox(Linear):
             bound = torch.tensor(bound, dtype=x.dtype, device=x.device)
             bound = bound.reshape(-1, *[1] * (x.dim() - 2))
         bound = torch.as_tensor(bound).to(x)
-        try:
-            if torch.broadcast_shapes(bound.shape, x.shape) == x.shape:
-                return bound.expand(torch.broadcast_shapes(bound.shape, (1,) * x.dim()))
-        except RuntimeError:
-            pass
+        if broadcasts(bound, x.shape):
+            return bound.reshape(*[1] * (x.dim() - bound.dim()), *bound.shape)
         raise ArgumentError(
             f"z_box at {operation.where}: {name} is a number, one for each channel, or a tensor "
             f"that fits the input of shape {tuple(x.shape)}; got shape {tuple(bound.shape)}."

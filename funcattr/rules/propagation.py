@@ -90,31 +90,32 @@ class _Signed(Linear):
     reads_x: ClassVar[bool] = False
     needs_weight: ClassVar[bool] = True
 
-    def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """A and B of a weight, or their biases."""
-        return t.clamp(min=0), t.clamp(max=0)
+    def part(self, t: Tensor, i: int) -> Tensor:
+        """A (0) or B (1) of a weight, or of a bias."""
+        return t.clamp(max=0) if i else t.clamp(min=0)
 
     def counts(self) -> tuple[float, ...]:
         """What each of the sums counts."""
         return (1.0,)
 
-    def _part(self, operation: Any, i: int) -> Any:
-        name = ("weights of the rule", i)
-        weight = operation.keep(name, lambda: self.weights(operation.weight)[i])
+    def _by(self, operation: Any, i: int) -> Any:
+        """The operation by A or B, made once for many cotangents."""
+        name = ("weight of the rule", i)
+        weight = operation.keep(name, lambda: self.part(operation.weight, i))
         return operation.linear(weight, name=name)
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         x, bias = operation.x, self.bias(operation)
-        a, b = self.weights(operation.weight)
-        biases = (None, None) if bias is None else self.weights(bias)
-        whole = operation.nonnegative()
-        above = x if whole else x.clamp(min=0)
+        whole, count = operation.nonnegative(), len(self.counts())
+        needed = count if whole else 2
+        weights = [self.part(operation.weight, i) for i in range(needed)]
+        above, below = (x, None) if whole else (x.clamp(min=0), x.clamp(max=0))
         shares = []
-        for i in range(len(self.counts())):
-            first, second = ((a, b), (b, a))[i]
-            z = operation.linear(first, biases[i], x=above).value()
-            if not whole:
-                z = z + operation.linear(second, x=x.clamp(max=0)).value()
+        for i in range(count):
+            shift = None if bias is None else self.part(bias, i)
+            z = operation.linear(weights[i], shift, x=above).value()
+            if below is not None:
+                z = z + operation.linear(weights[1 - i], x=below).value()
             shares.append(self.masked(i, operation, self.share(operation, z)))
         return (*shares,) if whole else (*shares, x)
 
@@ -124,20 +125,20 @@ class _Signed(Linear):
 
     def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
         counts = self.counts()
-        parts = [self._part(operation, i) for i in range(2)]
         cots = [g * f for f in prepared[: len(counts)]]
 
-        def pulled(parts: list[Any]) -> Tensor:
-            terms = [part.pull(cot) for part, cot in zip(parts, cots)]
+        def pulled(swapped: bool) -> Tensor:
+            terms = [
+                self._by(operation, 1 - i if swapped else i).pull(cot) for i, cot in enumerate(cots)
+            ]
             terms = [t if k == 1 else k * t for k, t in zip(counts, terms)]
             total: Tensor = terms[0] if len(terms) == 1 else terms[0] + terms[1]
             return total
 
-        above = pulled(parts)
+        above = pulled(False)
         if len(prepared) == len(counts):
             return above
-        x = prepared[-1]
-        below = pulled(parts[::-1])
+        x, below = prepared[-1], pulled(True)
         return torch.where(x > 0, above, below).masked_fill(x == 0, 0)
 
 
@@ -167,8 +168,8 @@ class Gamma(_Signed):
     gamma: float = 0.25
     __name__ = "gamma"
 
-    def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        return t + self.gamma * t.clamp(min=0), t + self.gamma * t.clamp(max=0)
+    def part(self, t: Tensor, i: int) -> Tensor:
+        return t + self.gamma * super().part(t, i)
 
     def counts(self) -> tuple[float, ...]:
         return (1.0, 1.0)

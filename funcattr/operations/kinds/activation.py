@@ -92,13 +92,13 @@ class Activation(Kind):
     keywords: tuple[str, ...] = ()
 
     @property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def names(self) -> tuple[str, ...]:
         """The activation's own name, ``"relu"`` for all that clips at 0, and ``"activation"``."""
         relu = () if self.ceiling is None or self.activation == "relu" else ("relu",)
         return (self.activation, *relu, "activation")
 
     @property
-    def quick(self) -> bool:  # type: ignore[override]
+    def quick(self) -> bool:
         """Of ReLUs the mask is kept in the layout that many cotangents have."""
         return self.ceiling is not None
 

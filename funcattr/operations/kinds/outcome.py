@@ -25,7 +25,7 @@ class Outcome(Kind):
     reads_x = False
 
     @property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def names(self) -> tuple[str, ...]:
         return (self.name,)
 
     def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:

@@ -144,7 +144,7 @@ class Mean(Linear):
     names: ClassVar[tuple[str, ...]] = ("mean",)
 
     @property
-    def quick(self) -> bool:  # type: ignore[override]
+    def quick(self) -> bool:
         """Where the derivative is a view."""
         return self.whole
 

@@ -25,7 +25,7 @@ class StandIn(Kind):
     stands_in: ClassVar[bool] = True
 
     @property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def names(self) -> tuple[str, ...]:
         return self.kind.names
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
