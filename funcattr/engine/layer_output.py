@@ -13,7 +13,8 @@ from ..core.levels import compiling
 from ..errors import check_flags
 from ..models.copies import Wraps
 from ..models.functional import Inside, call
-from ..models.taps import Layer, Tapped, Taps, several, tapped
+from ..models.layer import Layer, Tapped, several, tapped
+from ..models.taps import Taps
 from ..operations.composite import Composite
 from ..operations.operation import Args, Kwargs
 from .ruled import check_func

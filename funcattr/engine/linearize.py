@@ -18,7 +18,8 @@ from ..cotangents import cotangents
 from ..errors import TargetError
 from ..models.arguments import Chosen
 from ..models.functional import takes_parameters
-from ..models.taps import Tapped, Taps
+from ..models.layer import Tapped
+from ..models.taps import Taps
 from ..operations.fold import Unfold
 from ..operations.operation import Args, Kwargs
 from ..operations.place import Pass
@@ -190,6 +191,7 @@ class _Run:
             args = self.args if self.chosen is None else self.chosen.args_with(primals)
             kwargs = self.kwargs
             if self.at_input:
+                taps.embedded = lambda t: graft(t, t, anchor)
                 first = 1 if takes_parameters(self.func) else 0
                 args = (*args[:first], *marked(args[first:], anchor))
                 kwargs = marked(kwargs, anchor)

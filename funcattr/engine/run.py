@@ -87,11 +87,13 @@ def run(
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
     if taps is not None and not taps.at_input:
         taps.replaced = mode.replaced
+    if taps is not None:
+        mode.embedded = taps.embedded
     if taps is not None and not compiling():
         mode.watch = taps.watch
     out = call(func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
     if mode.watch is not None:
-        mode.watch(pack(out)[0])
+        mode.watch(pack(out)[0], None)
     mode.finish()
     if tape is not None:
         tape.check()

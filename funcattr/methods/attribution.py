@@ -17,7 +17,7 @@ from ..engine.ruled import Ruled, check_func
 from ..engine.run import Plan
 from ..errors import ArgumentError, FuncattrError, short
 from ..models.arguments import Argnums, Chosen
-from ..models.taps import Layer, tapped
+from ..models.layer import Layer, tapped
 from ..operations.composite import Composite
 from ..operations.operation import Args, Kwargs
 from ..operations.tape import Tape

@@ -11,7 +11,7 @@ from ..engine.output import Output
 from ..engine.run import Plan
 from ..errors import ArgumentError
 from ..models.arguments import Chosen
-from ..models.taps import tapped
+from ..models.layer import tapped
 from ..operations.operation import Args, Kwargs
 from ..targets import Target
 from .attribution import Attribution, Explain, Method, OnePass

@@ -20,7 +20,7 @@ from ..engine.ruled import Ruled, SiteChoice, relu_rule
 from ..engine.run import Plan
 from ..errors import ArgumentError, LayerError, check_flags
 from ..models.arguments import Argnums, Chosen, check_argnums
-from ..models.taps import Layer, Tapped, tapped
+from ..models.layer import Layer, Tapped, tapped
 from ..operations.composite import Composite
 from ..postprocess import MODES, interpolate
 from ..targets import Target

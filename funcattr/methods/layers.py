@@ -15,7 +15,7 @@ from ..engine.linearize import Linearized
 from ..engine.output import Part
 from ..errors import check_flags
 from ..models.arguments import Chosen
-from ..models.taps import Layer, several, tapped
+from ..models.layer import Layer, several, tapped
 from ..targets import Target
 from .attribution import Attribution, Explain, OnePass, ruled, times
 

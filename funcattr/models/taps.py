@@ -3,104 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..core.edges import EDGES
 from ..core.graph import node
 from ..core.levels import compiling
-from ..core.private import share_memory, uncompiled, version
+from ..core.private import share_memory, version
 from ..core.trees import leaves, pack
-from ..errors import ArgumentError, LayerError, nearest, short
+from ..errors import LayerError
 from ..operations.intercept import overwrite
 from ..operations.operation import Args, Kwargs
 from .copies import Forward, Wraps
-from .functional import module_of
 from .hooked import behind_hooks
+from .layer import Tapped
+from .readers import Readers
 
-Layer = str | nn.Module
 # (layer, call, tensors) -> the tensors to go on with; the call is None where it is a repetition
 Visit = Callable[[int, int | None, Sequence[Tensor]], Sequence[Tensor]]
-
-
-@dataclass(frozen=True)
-class Tapped:
-    """One layer of a model, and which of its calls: -1 is the last."""
-
-    module: nn.Module
-    name: str
-    occurrence: int
-
-    @property
-    def writes(self) -> bool:
-        """Whether it says of itself that it writes to its input; some do and do not say so."""
-        return bool(getattr(self.module, "inplace", False))
-
-
-def several(layer: Layer | Sequence[Layer]) -> tuple[tuple[Layer, ...], bool]:
-    """One layer or several as a tuple, and whether it was several.
-
-    Raises:
-        ArgumentError: there is none.
-    """
-    if isinstance(layer, (list, tuple)):
-        if not layer:
-            raise ArgumentError("layer is a layer or a list of them; got an empty list.")
-        return tuple(layer), True
-    one: Any = layer
-    return (one,), False
-
-
-def tapped(func: Callable[..., Any], layer: Layer) -> Tapped:
-    """The layer that a path or a module stands for.
-
-    Raises:
-        LayerError: there is none, or it cannot be tapped.
-    """
-    model = module_of(func)
-    if model is None:
-        raise LayerError(
-            f"a layer is a part of a module; got {getattr(func, '__name__', func)!r}, which is a "
-            "plain function. Pass the module, or the f of make_functional."
-        )
-    if isinstance(layer, nn.Module):
-        names = [name for name, module in model.named_modules() if module is layer]
-        if not names:
-            raise LayerError(
-                f"the {type(layer).__name__} that was given as a layer is no part of this "
-                f"{type(model).__name__}. Take it from the same model, or name it by its path."
-            )
-        found = Tapped(layer, names[0], -1)
-    elif isinstance(layer, str):
-        path, colon, number = layer.rpartition(":")
-        if not (colon and number.isdigit()):
-            path, number = layer, "-1"
-        found = Tapped(_by_path(model, path), path, int(number))
-    else:
-        raise LayerError(f"a layer is a dotted path or a module; got {short(layer)}.")
-    if isinstance(found.module, torch.jit.ScriptModule):
-        raise LayerError(
-            f"layer {found.name!r} is TorchScript, which cannot be looked into; use the Python "
-            "module in its place, or the module around it."
-        )
-    return Tapped(uncompiled(found.module), found.name, found.occurrence)
-
-
-def _by_path(model: nn.Module, path: str) -> nn.Module:
-    modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-    if path in modules:
-        return modules[path]
-    known = path
-    while known not in modules:
-        known = known.rpartition(".")[0]
-    there = modules[known]
-    where = f"{known!r} exists, a {type(there).__name__}, and has" if known else "The model has"
-    parts = ", ".join(repr(name) for name, _ in there.named_children()) or "no parts"
-    raise LayerError(f"the model has no layer {path!r}. {where} {parts}.{nearest(path, modules)}")
 
 
 class Taps:
@@ -122,6 +45,9 @@ class Taps:
         self.calls = [0] * len(layers)
         #: Is told what stands in the place of what.
         self.replaced: Callable[[Tensor, Tensor], None] = lambda old, new: None
+        #: What goes on in the place of embeddings, which integers cannot be differentiated by.
+        self.embedded: Callable[[Tensor], Tensor] | None = None
+        self._readers = Readers()
         self._again = False
         # Pairs of what a layer got and its output, where that is a view of it, with how often each
         # was written to by then. What stands in the place of the output is no view.
@@ -188,6 +114,7 @@ class Taps:
 
     def _around_input(self, i: int, forward: Forward, args: Args, kwargs: Kwargs) -> Any:
         given, unpack = pack((args, kwargs))
+        early = self._readers.read(given)
         new = self._visited(i, given, (args, kwargs))
         if compiling():
             return self._guarded(i, given, lambda: forward(*args, **kwargs))
@@ -195,8 +122,12 @@ class Taps:
         if self.marks and not EDGES and not self._again:
             own = [a for a, b in zip(given, new) if a is b and a.requires_grad]
             self._places += [(i, t, version(t)) for t in own]
-        if not all(a is b for a, b in zip(given, new)):
+        replaced = [a for a, b in zip(given, new) if a is not b]
+        if replaced:
             args, kwargs = unpack(new)
+        # Beside a tensor that depends on the input, others are masks and their kin.
+        if self.marks and not self._again and not any([t.requires_grad for t in given]):
+            self._readers.replaced(replaced, (i, self.calls[i] - 1), early)
         out = forward(*args, **kwargs)
         written = [n for n, count in enumerate(before) if version(new[n]) != count]
         outs, unpack = pack(out) if written else ([], pack)
@@ -228,8 +159,13 @@ class Taps:
                 _refuse_writes(t, f"{name} {n}", name, self.at_input)
         return out
 
-    def watch(self, used: Any) -> None:
-        """Raises where a tensor is used that should have been written to as a view of another."""
+    def watch(self, used: Any, func: Callable[..., Any] | None = None) -> None:
+        """Is shown what each call gets, and what the model returns.
+
+        Raises where a tensor is used that should have been written to as a view of another.
+        """
+        if self.at_input:
+            self._readers.note(used, func)
         for i, a, count_a, b, count_b in self._views:
             stale = [t for t, w in ((a, version(b) != count_b), (b, version(a) != count_a)) if w]
             tensors = [t for t in leaves(used) if isinstance(t, Tensor)] if stale else []
@@ -272,6 +208,12 @@ class Taps:
                     f"does not exist, the last is {tap.name}:{calls - 1}."
                 )
             chosen.append(calls - 1 if tap.occurrence < 0 else tap.occurrence)
+            if (len(chosen) - 1, chosen[-1]) in self._readers.elsewhere:
+                raise LayerError(
+                    f"what goes into layer {tap.name!r} does not depend on the input, and is read "
+                    "in other places as well, which its derivative would miss. Explain the output "
+                    "of the layer that it comes from, or an input that it depends on."
+                )
         self._again, self._views, self._places = True, [], []
         return chosen
 

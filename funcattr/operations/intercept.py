@@ -67,7 +67,9 @@ class Intercept(TorchFunctionMode):
         self.passing, self.path, self.met, self.substitute = passing, path, met, substitute
         self.quick, self.tape = quick, tape
         #: Where given, is shown what every call gets.
-        self.watch: Callable[[Any], None] | None = None
+        self.watch: Callable[[Any, Any], None] | None = None
+        #: Where given, what goes on in the place of embeddings.
+        self.embedded: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._recording = True  # what it would be if only Python code had switched it
         self._inside = self._finished = False
         self._active = True
@@ -107,7 +109,7 @@ class Intercept(TorchFunctionMode):
             if not self._finished:
                 self._follow(func, args)
         if self.watch is not None:
-            self.watch((args, kwargs))
+            self.watch((args, kwargs), func)
         if self.last is not None and writes(func):
             self.last = None
         elif self.last is not None and func is torch.Tensor.clone:

@@ -29,8 +29,9 @@ _AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward
 _GRAD_FN: Any = torch.Tensor.grad_fn
 _HOOKED = (torch.Tensor.register_hook, torch.Tensor.retain_grad, _GRAD_FN.__get__)
 _STATISTICS = (torch.nn.functional.batch_norm, torch.nn.functional.instance_norm)
+_EMBEDDINGS = (torch.embedding, torch.nn.functional.embedding, torch.nn.functional.embedding_bag)
 #: The functions that are watched.
-WATCHED = frozenset((*_OPAQUE, *_AUTOGRAD, *_HOOKED, *_STATISTICS))
+WATCHED = frozenset((*_OPAQUE, *_AUTOGRAD, *_HOOKED, *_STATISTICS, *_EMBEDDINGS))
 
 
 def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
@@ -39,6 +40,9 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
     Raises:
         HiddenSiteError: a rule that must act could not be where it should.
     """
+    if func in _EMBEDDINGS:
+        out = func(*args, **kwargs)
+        return out if mode.embedded is None else mode.embedded(out)
     if func in _STATISTICS and transforming():
         named = norm.without_statistics(func, args, kwargs)
         return func(*args, **kwargs) if named is None else func(**named)
