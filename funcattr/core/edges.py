@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import torch
@@ -27,6 +27,36 @@ def edge_of(t: Tensor) -> Any:
     # does not.
     with torch.enable_grad():
         return _get_gradient_edge(t) if t.view_as(t).requires_grad else None
+
+
+def root_of(t: Tensor) -> tuple[Any, int] | None:
+    """The node that made ``t``, or that takes its gradient, and which of its outputs ``t`` is.
+
+    At the innermost level; None where ``t`` does not depend on what is differentiated there.
+    """
+    with torch.enable_grad():
+        node = unbatched(t.view_as(t)).grad_fn
+    return None if node is None else node.next_functions[0]
+
+
+def depends_on(t: Tensor, roots: Container[tuple[Any, int]]) -> bool:
+    """Whether ``t`` is one of these roots, or was made of one."""
+    root = root_of(t)
+    return root is not None and (root in roots or reaches(root[0], roots))
+
+
+def reaches(node: Any, roots: Container[tuple[Any, int]]) -> bool:
+    """Whether a node's gradient goes on to one of the roots."""
+    todo, done = [node], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in done:
+            continue
+        done.add(node)
+        if any([edge in roots for edge in node.next_functions]):
+            return True
+        todo += [parent for parent, _ in node.next_functions]
+    return False
 
 
 def nodes_behind(

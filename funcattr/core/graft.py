@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .graph import node
+from .layout import unambiguous
 from .levels import apply
 from .private import pushed
 
@@ -34,7 +35,7 @@ class _Graft(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor, None]:
-        return None, g, None
+        return None, unambiguous(g), None
 
     @staticmethod
     def jvp(ctx: Any, _: Any, t: Tensor | None, __: Any) -> Tensor | None:

@@ -39,6 +39,33 @@ def usual(t: Tensor) -> torch.memory_format:
     return torch.channels_last if suits(t) else torch.preserve_format
 
 
+def ambiguous(t: Tensor) -> bool:
+    """Whether the memory of ``t``, feature maps, can be in two layouts at once.
+
+    So it is with a dim of size 1, whose stride says nothing. Torch's norms on a CPU (2.13) then may
+    take the layout of a cotangent for the other one, and give a wrong derivative.
+    """
+    return t.dim() > 3 and t.device.type == "cpu" and 1 in t.shape
+
+
+def unambiguous(t: Tensor) -> Tensor:
+    """``t``, whose strides are those that a new tensor has, its channels last or not."""
+    if not ambiguous(t) or t.stride() in (_strides(t, False), _strides(t, True)):
+        return t
+    return t.clone(memory_format=torch.contiguous_format)
+
+
+def _strides(t: Tensor, last: bool) -> tuple[int, ...]:
+    """The strides of a new tensor of this shape, its channels last in memory or not."""
+    dims = range(t.dim())
+    order = (0, *dims[2:], 1) if last else dims
+    strides, step = [0] * t.dim(), 1
+    for dim in reversed(order):
+        strides[dim] = step
+        step *= t.shape[dim]
+    return tuple(strides)
+
+
 def broadcasts(t: Tensor, shape: Sequence[int]) -> bool:
     """Whether ``t`` broadcasts to this shape."""
     try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 
+from ..core.edges import reaches
 from ..errors import FuncattrError, HiddenSiteError, NoMatchError
 from ..models.functional import module_of
 from ..operations.composite import Composite
@@ -75,8 +76,13 @@ def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> Non
 _PRODUCTS = ("ConvolutionBackward", "AddmmBackward", "MmBackward", "BmmBackward", "MvBackward")
 
 
-def refuse_unseen_products(func: Func, composite: Composite, graph: Iterable[Any]) -> None:
-    """Raises where autograd's graph has a product with a weight that should have had a rule."""
+def refuse_unseen_products(
+    func: Func, composite: Composite, graph: Iterable[Any], roots: Container[tuple[Any, int]]
+) -> None:
+    """Raises where autograd's graph has a product with a weight that should have had a rule.
+
+    The input's part of the graph goes back to the ``roots``.
+    """
     # What is inside of a whole module is its own.
     kinds = set() if composite.classes() else composite.everywhere()
     for node in graph if kinds else ():
@@ -86,9 +92,9 @@ def refuse_unseen_products(func: Func, composite: Composite, graph: Iterable[Any
             continue
         kind = "convolution" if name == "ConvolutionBackward" else "linear"
         # Where both factors depend on the input it is no linear operation.
-        factors = [parent for parent, _ in node.next_functions]
-        factors = factors[:2] if kind == "convolution" else factors[-2:]
-        linear = kind in kinds and sum(parent is not None for parent in factors) == 1
+        factors = node.next_functions[:2] if kind == "convolution" else node.next_functions[-2:]
+        of_input = [edge in roots or reaches(edge[0], roots) for edge in factors]
+        linear = kind in kinds and sum(of_input) == 1
         if recurrent or linear:
             raise HiddenSiteError(
                 f"the forward pass of {_name(func)} has a {kind} operation in autograd's graph "

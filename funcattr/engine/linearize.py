@@ -206,6 +206,7 @@ class _Run:
                 passing=self.passing,
                 taps=taps,
                 tape=self.tape,
+                inputs=(anchor, *primals),
             )
             outs, others = self._separated(out)
             calls = taps.check(mode.escaped)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..core.edges import nodes_behind
+from ..core.edges import nodes_behind, root_of
 from ..core.levels import compiling, levels
 from ..core.trees import pack
 from ..errors import ArgumentError
 from ..models.copies import Forward
-from ..models.functional import Inside, call, module_of
+from ..models.functional import Inside, call, module_of, takes_parameters
 from ..models.taps import Taps
 from ..operations.behind import whole
 from ..operations.composite import Composite
@@ -56,10 +56,12 @@ def run(
     taps: Taps | None = None,
     met: list[Met] | None = None,
     tape: Tape | None = None,
+    inputs: Sequence[Tensor] | None = None,
 ) -> tuple[Any, Intercept]:
     """``func(*args, **kwargs)`` with sites in it, and the mode that put them there.
 
-    ``detach`` cuts a module off from its own parameters; ``explained`` says that autograd's graph
+    ``detach`` cuts a module off from its own parameters; ``inputs`` are what is differentiated, all
+    arguments but parameters if that is not said; ``explained`` says that autograd's graph
     goes from the output back to the input; ``quick``, ``passing``, ``met`` and ``tape``
     are as for `Intercept`.
 
@@ -84,6 +86,10 @@ def run(
     for i, plan in enumerate(plans):
         if plan.baseline is not None:
             mode.references[i] = _references(func, plan, plan.baseline(args), kwargs, detach)
+    if not compiling():
+        given = pack((args[1:] if takes_parameters(func) else args, kwargs))[0]
+        roots = [root_of(t) for t in (given if inputs is None else inputs) if t.requires_grad]
+        mode.roots = {root for root in roots if root is not None}
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
     if taps is not None and not taps.at_input:
         taps.replaced = mode.replaced
@@ -163,7 +169,7 @@ def _check(
             graph = nodes_behind(tensors, hidden.ruled_by(i))
             hidden.refuse_scripted(mode.scripted, composite)
             hidden.refuse_unseen(func, composite, graph)
-            hidden.refuse_unseen_products(func, composite, graph)
+            hidden.refuse_unseen_products(func, composite, graph, mode.roots or set())
             found = found and not (explained and not hidden.matched(graph, i))
         if not found and plan.baseline is None:  # to compare has a meaning without rules as well
             hidden.refuse_none(func, composite, mode.matched[i], mode.others[i])

@@ -15,7 +15,7 @@ from ..core.levels import compiling
 from ..core.private import share_memory, version
 from ..core.trees import leaves, pack
 from ..errors import LayerError
-from ..operations.intercept import overwrite
+from ..operations.behind import overwrite
 from ..operations.operation import Args, Kwargs
 from .copies import Forward, Wraps
 from .hooked import behind_hooks

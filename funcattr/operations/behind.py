@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import rules
+from ..core.graph import node
 from ..core.levels import compiling
-from ..core.private import version
+from ..core.private import is_view, version
 from ..core.trees import leaves
 from ..errors import ArgumentError, FuncattrError
 from .fold import Last
@@ -164,3 +165,15 @@ def compared(
                 "cannot be compared; take what it decides by the values of its input out of it."
             )
     return found
+
+
+@node
+def overwrite(x: Tensor, y: Tensor) -> Tensor:
+    """``x.copy_(y)``.
+
+    Detaches ``x`` first, so that the backward of ``copy_`` sends no zeros to what ``x`` was before.
+    Where gradients are switched off, they do not see the write at all.
+    """
+    if torch.is_grad_enabled() and not is_view(x):
+        x.detach_()
+    return x.copy_(y)

@@ -11,11 +11,12 @@ from torch.overrides import TorchFunctionMode
 
 from .. import rules
 from ..core.contexts import is_raw
-from ..core.graph import node
+from ..core.edges import depends_on
+from ..core.layout import ambiguous
 from ..core.levels import compiling
 from ..core.private import inside_function, is_view, saved_tensors_are_hooked, set_grad_enabled
 from ..errors import HiddenSiteError
-from .behind import behind, collect, compared, stand_in
+from .behind import behind, collect, compared, overwrite, stand_in
 from .composite import Composite
 from .fold import Convolved, Last, writes
 from .kinds import activation, norm
@@ -68,6 +69,8 @@ class Intercept(TorchFunctionMode):
         self.quick, self.tape = quick, tape
         #: Where given, is shown what every call gets.
         self.watch: Callable[[Any, Any], None] | None = None
+        #: Where the graph of the input begins, if other graphs can be about.
+        self.roots: set[tuple[Any, int]] | None = None
         #: Where given, what goes on in the place of embeddings.
         self.embedded: Callable[[torch.Tensor], torch.Tensor] | None = None
         self._recording = True  # what it would be if only Python code had switched it
@@ -173,8 +176,12 @@ class Intercept(TorchFunctionMode):
         self._finished, self._inside = True, False
 
     def depends(self, t: Any) -> bool:
-        """Whether ``t`` depends on what is differentiated."""
-        return isinstance(t, Tensor) and t.requires_grad and not isinstance(t, torch.nn.Parameter)
+        """Whether ``t`` depends on the input that is differentiated."""
+        if not isinstance(t, Tensor) or not t.requires_grad or isinstance(t, torch.nn.Parameter):
+            return False
+        if compiling():  # what is made here of a tensor of a level further out does not
+            return t.view_as(t).requires_grad
+        return self.roots is None or depends_on(t, self.roots)
 
     def _called(self, call: Call, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         own = self.rules_of(call, func)
@@ -224,13 +231,19 @@ class Intercept(TorchFunctionMode):
         for i, (composite, before) in enumerate(zip(self.composites, self._before)):
             if self.within[i] or not call.x.is_floating_point():
                 continue
-            own[i] = rule = composite.rule(call, func, path, before, self.running)
+            rule = composite.rule(call, func, path, before, self.running)
+            own[i] = rule = None if rule is not None and self._of_two(call) else rule
             before.update(call.kind.names)
             if rule is not None:
                 self.matched[i] += 1
             elif isinstance(call.kind, Activation):
                 self.others[i].append(call.kind.activation)
         return own
+
+    def _of_two(self, call: Call) -> bool:
+        """Whether a linear operation is none, since its weight depends on the input as well."""
+        weights = call.kind.weights(*call.tensors)
+        return weights is not None and self.depends(weights[0])
 
     def given(self, y: Tensor) -> Tensor:
         """What the model gets of a site."""
@@ -258,8 +271,8 @@ class Intercept(TorchFunctionMode):
 
     def pays(self, call: Call) -> bool:
         """Whether an operation without a rule is quicker as a site."""
-        if compiling() and isinstance(call.kind, norm.Norm):
-            return True  # the compiler fails on the forward-mode derivative of torch's own
+        if isinstance(call.kind, norm.Norm) and (compiling() or ambiguous(call.x)):
+            return True  # the compiler fails on torch's own in forward mode
         if not (self.quick and call.kind.quick):
             return False
         tensors = [t for t in (call.x, *call.tensors) if t is not None]
@@ -285,15 +298,3 @@ class Intercept(TorchFunctionMode):
         if self.met is not None:
             name, node = call.kind.names[0], None if y is None else y.grad_fn
             self.met.append(Met(name, call.spelling, self.where, tuple(call.x.shape), rule, node))
-
-
-@node
-def overwrite(x: Tensor, y: Tensor) -> Tensor:
-    """``x.copy_(y)``.
-
-    Detaches ``x`` first, so that the backward of ``copy_`` sends no zeros to what ``x`` was before.
-    Where gradients are switched off, they do not see the write at all.
-    """
-    if torch.is_grad_enabled() and not is_view(x):
-        x.detach_()
-    return x.copy_(y)

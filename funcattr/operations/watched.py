@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..core.levels import levels, transforming
+from ..core.graft import graft
+from ..core.layout import ambiguous
+from ..core.levels import compiling, levels, transforming
 from ..core.private import left_behind
 from ..core.trees import leaves
 from ..errors import HiddenSiteError
@@ -43,9 +45,10 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
     if func in _EMBEDDINGS:
         out = func(*args, **kwargs)
         return out if mode.embedded is None else mode.embedded(out)
-    if func in _STATISTICS and transforming():
-        named = norm.without_statistics(func, args, kwargs)
-        return func(*args, **kwargs) if named is None else func(**named)
+    if func in _STATISTICS:
+        named = norm.without_statistics(func, args, kwargs) if transforming() else None
+        out = func(*args, **kwargs) if named is None else func(**named)
+        return out if compiling() or not ambiguous(out) else graft(out, out)
     if func in _HOOKED and mode.passing is not None and mode.passing.folds:
         raise Unfold
     if func in _OPAQUE and mode.met is not None:

@@ -139,7 +139,8 @@ class _Signed(Linear):
         if len(prepared) == len(counts):
             return above
         x, below = prepared[-1], pulled(True)
-        return torch.where(x > 0, above, below).masked_fill(x == 0, 0)
+        # At 0 as where no input is negative, which has one half alone: both must say the same.
+        return torch.where(x >= 0, above, below)
 
 
 @dataclass(frozen=True)

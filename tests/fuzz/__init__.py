@@ -5,3 +5,10 @@ A network is a `spec.Spec`, a tree of plain values, whose ``repr`` is all it tak
 ``networks.build(spec, formula)`` the same program with every ReLU's backward written out. The two
 share the program; the second shares nothing with funcattr. ``python -m tests.fuzz`` runs many.
 """
+
+import sys
+from pathlib import Path
+
+# As pytest has it: the formulas of relevance are those of the tests in `relevance`.
+if str(Path(__file__).parents[1]) not in sys.path:
+    sys.path.append(str(Path(__file__).parents[1]))

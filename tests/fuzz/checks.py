@@ -10,6 +10,7 @@ from . import networks, oracles
 from .case import RULES, Layer, Skip, close, same
 from .networks import CLASSES
 from .oracles import tensors
+from .relevance_check import relevance
 
 
 def forward(case):
@@ -222,4 +223,4 @@ def _detached(out):
     return tree_map(lambda t: t.detach() if isinstance(t, torch.Tensor) else t, out)
 
 
-CHECKS = (forward, rules, sweeps, layers, derivative, params, ensemble, batches)
+CHECKS = (forward, rules, sweeps, layers, derivative, params, ensemble, batches, relevance)

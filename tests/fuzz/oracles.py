@@ -6,6 +6,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .activations import FORMULAS, Rectifier
 from .networks import build, inputs, scores
+from .norms import by_hand
 from .spec import Spec
 
 
@@ -68,6 +69,7 @@ class Oracle:
                 t.copy_((params or {}).get(name, self.began[name]))
         return self.net(*args, **kwargs)
 
+    @by_hand()
     def maps(self, rule, target, args=None, kwargs=None, params=None):
         """The maps of a target, one for each tensor that goes in."""
         own = inputs(self.spec)
@@ -78,6 +80,7 @@ class Oracle:
         out = self.forward(shown, kwargs, params)
         return gradients(explained(out, target), leaves)
 
+    @by_hand()
     def reached(self):
         """How many ReLUs lie between the input and anything that comes out."""
         shown, leaves = differentiable(inputs(self.spec)[0])
@@ -86,6 +89,7 @@ class Oracle:
         gradients(sum(t.sum() for t in tensors(out)), leaves)
         return Rectifier.met - before
 
+    @by_hand()
     def at_layer(self, name, number, target, at_input, rule="standard"):
         """``[(gradient, activation)]`` of each tensor that a layer gives (or gets)."""
         self.switch.name = rule
@@ -200,6 +204,7 @@ def gradients(value, leaves):
     return [torch.zeros_like(t) if g is None else g for g, t in zip(found, leaves)]
 
 
+@by_hand()
 def plain(spec, target):
     """The plain gradient of the network itself, which checks the oracle's network."""
     net = build(spec)

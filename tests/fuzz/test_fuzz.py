@@ -6,10 +6,21 @@ import pytest
 import torch
 
 import funcattr as fa
-from fuzz import activations, checks, holders, networks, oracles, pieces, writing_pieces
+from fuzz import (
+    activations,
+    checks,
+    holders,
+    networks,
+    oracles,
+    pieces,
+    relevance_check,
+    writing_pieces,
+)
 from fuzz.campaign import shrunk
-from fuzz.case import RULES, Tally
+from fuzz.case import RULES, Case, Tally
 from fuzz.judge import check
+from fuzz.linear_oracle import STEADY
+from fuzz.relevance_check import LINEAR_RULES
 from fuzz.spec import Block, Spec, draw
 
 pytestmark = pytest.mark.skipif(
@@ -58,6 +69,20 @@ def test_a_wrong_rule_is_found(name, monkeypatch):
     monkeypatch.setitem(RULES, "guided", lambda x, g: 0.99 * fa.rules.guided(x, g))
     check(spec, tally, [checks.rules])
     assert [found[:1] for found in tally.wrong] == [("rules",)]
+
+
+@pytest.mark.parametrize("name", LINEAR_RULES)
+def test_a_wrong_relevance_rule_is_found(name, monkeypatch):
+    spec = Spec(seed=4, dims=0, blocks=(Block("Mix", {"relu": "F.relu"}),))
+    monkeypatch.setattr(Case, "rule", lambda case: "standard")
+    monkeypatch.setattr(relevance_check, "FORMULAS", {name: relevance_check.FORMULAS[name]})
+    tally = Tally()
+    check(spec, tally, [checks.relevance])
+    assert (tally.right, tally.wrong) == (1, [])
+    other = fa.rules.epsilon(STEADY) if name != "epsilon" else fa.rules.z_plus(eps=STEADY)
+    monkeypatch.setitem(LINEAR_RULES, name, other)
+    check(spec, tally, [checks.relevance])
+    assert [found[:1] for found in tally.wrong] == [("relevance",)]
 
 
 def test_what_changes_is_found(monkeypatch):
