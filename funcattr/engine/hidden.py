@@ -46,6 +46,18 @@ def refuse_none(func: Func, composite: Composite, met: int, others: Sequence[str
     )
 
 
+def refuse_rows(func: Func, composite: Composite) -> None:
+    """Raises where a row is for modules that the model does not have."""
+    model = module_of(func)
+    row = None if model is None else next(composite.unmet(model), None)
+    if row is not None:
+        raise NoMatchError(
+            f"a row of the composite, {row}, is for modules of which this {_name(func)} has none. "
+            "Mend its predicate or its class, or pass require_match=False; "
+            "funcattr.sites(func, *args) lists the paths of the operations."
+        )
+
+
 def refuse_scripted(parts: Sequence[tuple[str, torch.nn.Module]], composite: Composite) -> None:
     """Raises where a part of the model is TorchScript with an activation of the composite's."""
     for path, module in parts:

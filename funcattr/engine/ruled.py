@@ -80,8 +80,9 @@ def with_rules(
     """
     check_func(func)
     if not isinstance(composite, Composite):
+        hint = "; call it" if callable(composite) else ""
         raise ArgumentError(
-            f"composite is a Composite, Composite([(where, rule), ...]); got {composite!r}."
+            f"composite is a Composite, Composite([(where, rule), ...]); got {composite!r}{hint}."
         )
     check_flags(require_match=require_match)
     if composite.asks_for_paths() and module_of(func) is None:

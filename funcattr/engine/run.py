@@ -173,3 +173,5 @@ def _check(
             found = found and not (explained and not hidden.matched(graph, i))
         if not found and plan.baseline is None:  # to compare has a meaning without rules as well
             hidden.refuse_none(func, composite, mode.matched[i], mode.others[i])
+        if not compiling() and composite.asks_for_paths():
+            hidden.refuse_rows(func, composite)

@@ -96,7 +96,7 @@ def rect_grad(
         An `Attribution`, whose maps are gradients.
 
     Raises:
-        ArgumentError: ``q`` is no number from 0 to 100.
+        ArgumentError: ``q`` is no number from 0 to 100, or a fraction.
         NoSiteError, TargetError: when called: as `guided_backprop`.
 
     Kim et al., "Why are Saliency Maps Noisy? Cause of and Solution to Noisy Saliency Maps" (2019),
@@ -109,6 +109,8 @@ def rect_grad(
     """
     if isinstance(q, bool) or not isinstance(q, (int, float)) or not 0 <= q <= 100:
         raise ArgumentError(f"q is a percentile, a number from 0 to 100; got {q!r}.")
+    if 0 < q < 1:
+        raise ArgumentError(f"q is a percentile, 98 and not 0.98; got {q!r}.")
     composite = Composite([("relu", Rectified(float(q)))])
     return gradient(
         with_rules(func, composite, require_match=require_match), argnums, output=output

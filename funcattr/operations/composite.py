@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -130,6 +130,20 @@ class Composite:
         """Whether it has to know which module makes a call."""
         return any([test.by in ("path", "module") for tests, _ in self.rows for test in tests])
 
+    def unmet(self, model: torch.nn.Module) -> Iterator[str]:
+        """Those rows, in words, that name modules of which the model has none."""
+        parts = dict(model.named_modules())
+        for tests, rule in self.rows:
+            for test in tests:
+                if test.by == "path":
+                    fits = any(map(test.holds, parts))
+                elif test.by == "module" and not issubclass(test.value, ONE_OPERATION):
+                    fits = any([isinstance(part, test.value) for part in parts.values()])
+                else:
+                    continue
+                if not fits:
+                    yield f"{_text(tests)}: {rule_name(rule)}"
+
     def described(self) -> str:
         """The places of its rows, in words."""
         return ", ".join([_text(tests) for tests, _ in self.rows])
@@ -170,6 +184,8 @@ def _checked(row: Any) -> tuple[tuple[Test, ...], rules.Rule]:
         raise ArgumentError(f"a row of a composite is a pair (where, rule); got {row!r}.")
     where, rule = row
     places = where if isinstance(where, tuple) else (where,)
+    if rules.makes_rules(rule):
+        raise ArgumentError(f"rules.{rule.__name__} makes a rule; call it, {rule.__name__}(...).")
     if not rules.is_pair(rule) and not callable(rule):
         raise ArgumentError(f"rule is a function (x, g) -> g_in, or a pair; got {rule!r}.")
     if not rules.is_pair(rule) and not _takes_two(rule):

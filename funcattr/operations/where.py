@@ -88,9 +88,10 @@ class Test(NamedTuple):
             return isinstance(call.kind, Activation) and call.kind.activation == self.value
         if self.by == "function":
             return self.value is func
-        return path is None or self._holds(path)
+        return path is None or self.holds(path)
 
-    def _holds(self, path: str) -> bool:
+    def holds(self, path: str) -> bool:
+        """Whether a predicate does, of the path of a module."""
         try:
             return bool(self.value(path))
         except MISUSED as error:
@@ -117,6 +118,8 @@ def test_of(place: Any) -> Test:
         return Test("first", place.kinds)
     if isinstance(place, type) and issubclass(place, torch.nn.Module):
         return Test("module", place)
+    if place is first:
+        raise ArgumentError("first makes a place; call it, first('convolution').")
     if not callable(place) or isinstance(place, type):
         raise ArgumentError(
             "where of a row is a kind of operation, first(kind), a torch function, a module class, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
@@ -44,3 +45,9 @@ class Plain:
 def is_pair(rule: Any) -> TypeIs[Pair]:
     """Whether a rule is a pair of functions rather than one."""
     return hasattr(rule, "prepare") and hasattr(rule, "pull")
+
+
+def makes_rules(value: Any) -> bool:
+    """Whether it is a function of this package's that makes a rule, and is none."""
+    ours = getattr(value, "__module__", "") == f"{__package__}.relevance"
+    return ours and isinstance(value, FunctionType)

@@ -7,10 +7,7 @@ from helpers import assert_close, assert_unchanged, snapshot
 from torch import nn
 
 import funcattr as fa
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from relevance.models import randn
 
 
 def ready(*layers):
