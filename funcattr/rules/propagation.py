@@ -111,12 +111,13 @@ class _Signed(Linear):
         weights = [self.part(operation.weight, i) for i in range(needed)]
         above, below = (x, None) if whole else (x.clamp(min=0), x.clamp(max=0))
         shares = []
-        for i in range(count):
+        for i, counted in enumerate(self.counts()):
             shift = None if bias is None else self.part(bias, i)
             z = operation.linear(weights[i], shift, x=above).value()
             if below is not None:
                 z = z + operation.linear(weights[1 - i], x=below).value()
-            shares.append(self.masked(i, operation, self.share(operation, z)))
+            share = self.masked(i, operation, self.share(operation, z))
+            shares.append(share if counted == 1 else counted * share)
         return (*shares,) if whole else (*shares, x)
 
     def masked(self, i: int, operation: Any, share: Tensor) -> Tensor:
@@ -124,19 +125,18 @@ class _Signed(Linear):
         return share
 
     def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
-        counts = self.counts()
-        cots = [g * f for f in prepared[: len(counts)]]
+        count = len(self.counts())
+        cots = [g * f for f in prepared[:count]]
 
         def pulled(swapped: bool) -> Tensor:
             terms = [
                 self._by(operation, 1 - i if swapped else i).pull(cot) for i, cot in enumerate(cots)
             ]
-            terms = [t if k == 1 else k * t for k, t in zip(counts, terms)]
             total: Tensor = terms[0] if len(terms) == 1 else terms[0] + terms[1]
             return total
 
         above = pulled(False)
-        if len(prepared) == len(counts):
+        if len(prepared) == count:
             return above
         x, below = prepared[-1], pulled(True)
         # At 0 as where no input is negative, which has one half alone: both must say the same.
