@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..core.graft import graft
-from ..core.layout import ambiguous
+from ..core.layout import ambiguous, unambiguous
 from ..core.levels import compiling, levels, transforming
 from ..core.private import left_behind
 from ..core.trees import leaves
@@ -48,7 +48,12 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
     if func in _STATISTICS:
         named = norm.without_statistics(func, args, kwargs) if transforming() else None
         out = func(*args, **kwargs) if named is None else func(**named)
-        return out if compiling() or not ambiguous(out) else graft(out, out)
+        if compiling() or not out.requires_grad or not ambiguous(out):
+            return out
+        if transforming():
+            return graft(out, out)
+        out.register_hook(unambiguous)  # a tenth of the time
+        return out
     if func in _HOOKED and mode.passing is not None and mode.passing.folds:
         raise Unfold
     if func in _OPAQUE and mode.met is not None:
