@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_flatten, tree_map
 
+from ..core.levels import compiling, transforming
 from ..core.trees import stacked
 from .attribution import Attribution
 from .chunks import ChunkSize, Reduce, Sweep, Targets
@@ -62,8 +64,7 @@ def sweep(
     torch.Size([10])
     """
     todo = Sweep(attr, args, kwargs, targets, chunk_size, reduce, compile)
-    parts = [maps for _, maps in todo.chunks(progress)]
-    return parts[0] if len(parts) == 1 else stacked(parts, torch.cat)
+    return _gathered((maps for _, maps in todo.chunks(progress)), len(todo.targets))
 
 
 def stream(
@@ -102,3 +103,27 @@ def stream(
     [([0, 1, 2, 3], 4), ([4, 5, 6, 7], 4), ([8, 9], 2)]
     """
     return Sweep(attr, args, kwargs, targets, chunk_size, reduce, compile).chunks(progress)
+
+
+def _gathered(chunks: Iterator[Any], count: int) -> Any:
+    """The maps of all targets, written to where they stay as they are made.
+
+    Parts that are kept and then joined would take twice the memory of the result, and more where
+    they leave holes between what is freed.
+    """
+    first = next(chunks)
+    tensors = [t for t in tree_flatten(first)[0] if t is not None]
+    if len(tensors[0]) == count:
+        return first
+    if transforming() or compiling() or any([t.requires_grad for t in tensors]):
+        return stacked([first, *chunks], torch.cat)
+    whole = tree_map(lambda t: t if t is None else t.new_empty(count, *t.shape[1:]), first)
+    outs, start = [t for t in tree_flatten(whole)[0] if t is not None], 0
+    while tensors:
+        stop = start + len(tensors[0])
+        for out, t in zip(outs, tensors):
+            out[start:stop] = t
+        del first, t
+        first, start = next(chunks, None), stop
+        tensors = [t for t in tree_flatten(first)[0] if t is not None]
+    return whole
