@@ -5,7 +5,7 @@ No hooks, no surgery on the model, no state left behind: each method is a transf
 ``torch.compile``.
 """
 
-from . import composites, rules
+from . import composites, rules, viz
 from .engine.layer_output import layer_output
 from .engine.ruled import relu_rule, with_rules
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
@@ -69,5 +69,6 @@ __all__ = [
     "smooth_grad",
     "stream",
     "sweep",
+    "viz",
     "with_rules",
 ]

@@ -1,9 +1,13 @@
+import os
+import sys
+
 import pytest
 import torch
 
 from funcattr.core.graph import CAN_COMPILE
 
 torch.set_num_threads(1)
+os.environ.setdefault("MPLBACKEND", "agg")  # no window opens
 
 # What torch 2.0 to 2.2 lack that is no matter of funcattr is skipped by this.
 SINCE_2_3 = hasattr(getattr(torch, "compiler", None), "is_compiling")
@@ -23,3 +27,10 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
