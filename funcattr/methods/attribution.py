@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..core.levels import vmapping
+from ..engine.layer_output import LayerOutput
 from ..engine.linearize import Linearized, linearize
 from ..engine.output import Output, Part, check_part
 from ..engine.ruled import Ruled, check_func
 from ..engine.run import Plan
 from ..errors import ArgumentError, FuncattrError, short
 from ..models.arguments import Argnums, Chosen
+from ..models.functional import module_of
 from ..models.layer import Layer, tapped
 from ..operations.composite import Composite
 from ..operations.operation import Args, Kwargs
@@ -29,6 +32,7 @@ __all__ = ["Attribution", "Explain", "Method", "OnePass"]
 Explain = Callable[..., Any]
 
 _TARGETS = ("target", "targets")
+_SHOWN = 8  # rows of a composite in a repr
 
 
 class Method(ABC):
@@ -37,6 +41,15 @@ class Method(ABC):
     @abstractmethod
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         """For `Attribution`; ``once`` says that a single target will be explained."""
+
+    @property
+    def called(self) -> str:
+        """The name of the function that made it."""
+        return re.sub("(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def described(self) -> str:
+        """What it is of, and how, for a repr."""
+        return ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Explain]:
         try:
@@ -72,6 +85,15 @@ class OnePass(Method):
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         return self.taped(args, kwargs, once, None)
 
+    def described(self) -> str:
+        composites = [self.ruled.plan.composite, *(plan.composite for plan in self.plans)]
+        rows = [text for composite in composites for text in composite.texts()]
+        more = [f"and {len(rows) - _SHOWN} more"] if len(rows) > _SHOWN else []
+        layers = ", ".join(_layer_name(self.ruled.func, layer) for layer in self.layers)
+        parts = [_name(self.ruled.func), ", ".join(rows[:_SHOWN] + more)]
+        parts += [f"at {'what goes into ' * self.at_input}{layers}" if layers else ""]
+        return "; ".join(part for part in parts if part)
+
     @abstractmethod
     def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
         """Makes of a forward pass, and the arguments that are explained, what maps a target."""
@@ -100,6 +122,29 @@ def ruled(func: Callable[..., Any], output: Part | None = None) -> Ruled:
     return Ruled(Output(function.func, output), function.plan)
 
 
+def _name(func: Callable[..., Any]) -> str:
+    """How a model or a function is called."""
+    if isinstance(func, LayerOutput):
+        layers = ", ".join(_layer_name(func.func, layer) for layer in func.layers)
+        return f"{_name(func.func)} up to {layers}"
+    if isinstance(func, (Ruled, Output)):
+        part = f" [{func.part!r}]" if isinstance(func, Output) else ""
+        return _name(func.func) + part
+    module = module_of(func)
+    if module is not None:
+        return type(module).__name__
+    return getattr(func, "__qualname__", type(func).__name__).rpartition("<locals>.")[2]
+
+
+def _layer_name(func: Callable[..., Any], layer: Layer) -> str:
+    """The path of a layer; where the model has changed, its class."""
+    model = module_of(func)
+    if isinstance(layer, str) or model is None:
+        return repr(layer)
+    paths = [name for name, module in model.named_modules() if module is layer]
+    return repr(paths[0]) if paths else type(layer).__name__
+
+
 def times(function: Ruled) -> Callable[[Tensor, Tensor], Tensor]:
     """How a map is made of a gradient and what it is taken by.
 
@@ -112,7 +157,7 @@ def _times_floored(g: Tensor, x: Tensor) -> Tensor:
     return g * floored(x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attribution:
     """A method of attribution, bound to a model: ``attr(*args, target=None, **kwargs)``.
 
@@ -125,6 +170,8 @@ class Attribution:
     >>> out, explain = attr.linearize(torch.ones(2, 4))
     >>> out.shape, torch.vmap(explain)(torch.arange(10)).shape
     (torch.Size([2, 10]), torch.Size([10, 2, 4]))
+    >>> attr
+    <gradient of Linear>
 
     Args:
         linearize: ``(*args, **kwargs) -> (out, explain)``: the output of the model, and a pure
@@ -132,14 +179,12 @@ class Attribution:
         method: for attributions of this library, what they are made of.
     """
 
-    linearize: Callable[..., tuple[Any, Explain]] = field(repr=False)
-    method: Method | None = field(default=None, repr=False)
-    compiled: dict[tuple[bool, ...], Any] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
+    linearize: Callable[..., tuple[Any, Explain]]
+    method: Method | None = None
+    compiled: dict[tuple[bool, ...], Any] = field(default_factory=dict, init=False, compare=False)
 
     #: What compiled code has gone by, of what was seen of values.
-    facts: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
+    facts: list[bool] = field(default_factory=list, init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.linearize) or isinstance(self.linearize, nn.Module):
@@ -152,6 +197,12 @@ class Attribution:
     def by(cls, method: Method) -> Attribution:
         """The attribution of a method."""
         return cls(method, method)
+
+    def __repr__(self) -> str:
+        if self.method is None:
+            return f"<Attribution by {_name(self.linearize)}>"
+        described = self.method.described()
+        return f"<{self.method.called}{' of ' if described else ''}{described}>"
 
     def __getstate__(self) -> dict[str, Any]:
         """All but compiled code, which cannot be pickled and is made again."""

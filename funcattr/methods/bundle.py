@@ -55,6 +55,9 @@ class Bundle(Method):
 
     attrs: tuple[Attribution, ...]
 
+    def described(self) -> str:
+        return ", ".join(map(repr, self.attrs))
+
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         done: list[Any] = [None] * len(self.attrs)
         for group in _sharing(self.attrs):

@@ -93,6 +93,9 @@ class SmoothGrad(Method):
     argnums: Argnums
     chunk_size: int | None
 
+    def described(self) -> str:
+        return f"{self.attr}; {self.samples} samples, sigma {self.sigma:g}"
+
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         chosen = Chosen(args, self.argnums)
         # Drawn once, so that explain gives the same for the same target.
@@ -181,6 +184,9 @@ class IntegratedGradients(Method):
     baseline: Any
     argnums: Argnums
     chunk_size: int | None
+
+    def described(self) -> str:
+        return f"{self.attr}; {len(self.places)} steps"
 
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         chosen = Chosen(args, self.argnums)

@@ -20,6 +20,7 @@ from ..rules import Pair, floored, is_pair
 from ..targets import Target
 from .attribution import Attribution
 from .gradients import ByGradient
+from .report import as_html, as_text
 
 __all__ = ["Conservation", "conserved"]
 
@@ -41,7 +42,8 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True)
 class Conservation:
-    """Where the relevance of an output went; prints as a table, of its sums over the batch.
+    """Where the relevance of an output went; a table in print and in a notebook, of
+    its sums over the batch.
 
     ``explained`` is what there was, ``arrived`` what came to the input, ``[B]`` each; ``rows`` are
     the operations with a rule, the last first.
@@ -58,20 +60,24 @@ class Conservation:
         return self.explained - self.arrived - kept
 
     def __str__(self) -> str:
-        head = ("operation", "path", "rule", "came", "passed", "kept")
-        cells = [head] + [
+        return as_text(_HEAD, self._cells(), self._summary())
+
+    def _repr_html_(self) -> str:
+        return as_html(_HEAD, self._cells(), self._summary())
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
             (row.operation, row.path or "-", row.rule, *map(_shown, (row.came, row.passed)))
             + (_shown(row.taken),)
             for row in self.rows
         ]
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        lines = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
-            for row in cells
-        ]
+
+    def _summary(self) -> str:
         explained, arrived, elsewhere = map(_shown, (self.explained, self.arrived, self.elsewhere))
-        lines.append(f"of {explained}, {arrived} arrived; {elsewhere} stayed where no rule is")
-        return "\n".join(lines)
+        return f"of {explained}, {arrived} arrived; {elsewhere} stayed where no rule is"
+
+
+_HEAD = ("operation", "path", "rule", "came", "passed", "kept")
 
 
 def _shown(t: Tensor) -> str:

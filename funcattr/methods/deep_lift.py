@@ -92,6 +92,9 @@ class DeepLift(OnePass):
 
     baseline: Any = None
 
+    def described(self) -> str:
+        return super().described().partition(";")[0]  # its rules are always the same
+
     def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
         assert chosen is not None
         starts = chosen.baselines(self.baseline)

@@ -70,7 +70,7 @@ def gradient(
     tensor([[0., 4.],
             [0., 8.]])
     """
-    return _by_gradient(func, argnums, output, _itself)
+    return by_gradient("gradient", func, argnums, output)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class ByGradient(OnePass):
 
     finish: Callable[[Tensor, Tensor], Tensor] = operator.mul
     of_one: bool = False
+    name: str = "gradient"
+
+    @property
+    def called(self) -> str:
+        return self.name
 
     def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
         assert chosen is not None
@@ -92,14 +97,17 @@ class ByGradient(OnePass):
         return maps
 
 
-def _by_gradient(
+def by_gradient(
+    name: str,
     func: Callable[..., Any],
     argnums: Argnums,
     output: Part | None,
-    finish: Callable[[Tensor, Tensor], Tensor],
+    finish: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Attribution:
+    """The attribution by the gradient of a function, which has rules or none."""
     check_argnums(argnums)
-    return Attribution.by(ByGradient(ruled(func, output), argnums, finish=finish))
+    method = ByGradient(ruled(func, output), argnums, finish=finish or _itself, name=name)
+    return Attribution.by(method)
 
 
 def _itself(g: Tensor, x: Tensor) -> Tensor:
@@ -123,7 +131,7 @@ def saliency(
     >>> saliency(lambda x: -(x**2))(torch.tensor([[1.0, 2.0]]), target=1)
     tensor([[0., 4.]])
     """
-    return _by_gradient(func, argnums, output, _absolute)
+    return by_gradient("saliency", func, argnums, output, _absolute)
 
 
 def input_x_gradient(
@@ -139,7 +147,7 @@ def input_x_gradient(
     >>> input_x_gradient(lambda x: x**2)(torch.tensor([[1.0, 3.0]]), target=1)
     tensor([[ 0., 18.]])
     """
-    return _by_gradient(func, argnums, output, times(ruled(func)))
+    return by_gradient("input_x_gradient", func, argnums, output, times(ruled(func)))
 
 
 def rule_backprop(
@@ -174,7 +182,7 @@ def rule_backprop(
     tensor([[10.,  0.]])
     """
     function = relu_rule(func, rule, sites=sites, require_match=require_match)
-    return gradient(function, argnums, output=output)
+    return by_gradient("rule_backprop", function, argnums, output)
 
 
 def guided_backprop(
@@ -196,9 +204,8 @@ def guided_backprop(
     >>> guided_backprop(f)(torch.tensor([[2.0, 3.0]]), target=0)
     tensor([[1., 0.]])
     """
-    return rule_backprop(
-        func, rules.guided, argnums, sites=sites, require_match=require_match, output=output
-    )
+    function = relu_rule(func, rules.guided, sites=sites, require_match=require_match)
+    return by_gradient("guided_backprop", function, argnums, output)
 
 
 def deconvnet(
@@ -220,6 +227,5 @@ def deconvnet(
     >>> deconvnet(f)(torch.tensor([[-2.0, 3.0]]), target=0)
     tensor([[1., 0.]])
     """
-    return rule_backprop(
-        func, rules.deconvnet, argnums, sites=sites, require_match=require_match, output=output
-    )
+    function = relu_rule(func, rules.deconvnet, sites=sites, require_match=require_match)
+    return by_gradient("deconvnet", function, argnums, output)

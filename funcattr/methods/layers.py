@@ -76,6 +76,10 @@ class AtLayers(OnePass):
     finish: Callable[[Tensor, Tensor], Tensor] = operator.mul
     many: bool = False
 
+    @property
+    def called(self) -> str:
+        return "layer_gradient_x_activation" if type(self) is AtLayers else super().called
+
     def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
         def maps(target: Target) -> Any:
             pulled = done.pull(target, inputs=False, layers=True).layers

@@ -12,7 +12,7 @@ from ..models.arguments import Argnums, check_argnums
 from ..operations.composite import Composite
 from ..rules.rectified import Rectified
 from .attribution import Attribution, ruled, times
-from .gradients import ByGradient, gradient
+from .gradients import ByGradient, by_gradient
 
 __all__ = ["lrp", "rect_grad"]
 
@@ -68,7 +68,7 @@ def lrp(
     check_argnums(argnums)
     function = ruled(with_rules(func, composite), output)
     return Attribution.by(
-        ByGradient(function, argnums, finish=times(function), of_one=start == "one")
+        ByGradient(function, argnums, finish=times(function), of_one=start == "one", name="lrp")
     )
 
 
@@ -112,6 +112,5 @@ def rect_grad(
     if 0 < q < 1:
         raise ArgumentError(f"q is a percentile, 98 and not 0.98; got {q!r}.")
     composite = Composite([("relu", Rectified(float(q)))])
-    return gradient(
-        with_rules(func, composite, require_match=require_match), argnums, output=output
-    )
+    function = with_rules(func, composite, require_match=require_match)
+    return by_gradient("rect_grad", function, argnums, output)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import html
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,8 @@ __all__ = ["Sites", "sites"]
 
 @dataclass(frozen=True)
 class Sites:
-    """The operations of one forward pass that a rule may be for, in order; prints as a table.
+    """The operations of one forward pass that a rule may be for, in order: a table in print, and
+    in a notebook.
 
     Each row of ``met`` has the fields ``activation`` (or what else kind of operation it is),
     ``spelling``, ``path`` (of the module whose ``forward`` makes the call; empty where it is not
@@ -46,8 +48,13 @@ class Sites:
         return self.met[index]
 
     def __str__(self) -> str:
-        head = ("operation", "spelling", "path", "shape", "rule")
-        rows = [
+        return as_text(_HEAD, self._cells(), self._summary())
+
+    def _repr_html_(self) -> str:
+        return as_html(_HEAD, self._cells(), self._summary())
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
             (
                 m.activation,
                 m.spelling,
@@ -57,15 +64,39 @@ class Sites:
             )
             for m in self.met
         ]
-        widths = [max(map(len, column)) for column in zip(head, *rows)]
-        lines = [
-            "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
-            for row in (head, *rows)
-        ]
+
+    def _summary(self) -> str:
         count = sum(m.replaced for m in self.met)
         known = all(m.activation in ACTIVATIONS for m in self.met)
         what = "activations follow the rule" if known else "operations follow a rule"
-        return "\n".join([*lines, f"{count} of {len(self.met)} {what}"])
+        return f"{count} of {len(self.met)} {what}"
+
+
+_HEAD = ("operation", "spelling", "path", "shape", "rule")
+
+
+def as_text(head: Sequence[str], rows: Sequence[Sequence[str]], summary: str) -> str:
+    """A table in print, its columns as wide as they have to be."""
+    widths = [max(map(len, column)) for column in zip(head, *rows)]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
+        for row in (head, *rows)
+    ]
+    return "\n".join([*lines, summary])
+
+
+def as_html(head: Sequence[str], rows: Sequence[Sequence[str]], summary: str) -> str:
+    """The same as a notebook shows it."""
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        style = ' style="text-align:left"'
+        return "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+    body = "".join(f"<tr>{row('td', cells)}</tr>" for cells in rows)
+    return (
+        f"<table><thead><tr>{row('th', head)}</tr></thead><tbody>{body}</tbody></table>"
+        f"<p>{html.escape(summary)}</p>"
+    )
 
 
 def _rule(met: Met) -> str:

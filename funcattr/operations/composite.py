@@ -61,8 +61,11 @@ class Composite:
         self.groups = {group for row in self.rows for group in _groups(*row)}
 
     def __repr__(self) -> str:
-        shown = [f"{_text(tests)}: {rule_name(rule)}" for tests, rule in self.rows]
-        return f"Composite({', '.join(shown)})"
+        return f"Composite({', '.join(self.texts())})"
+
+    def texts(self) -> list[str]:
+        """Its rows, as they are shown."""
+        return [f"{_text(tests)}: {rule_name(rule)}" for tests, rule in self.rows]
 
     def __add__(self, other: Composite) -> Composite:
         """The rows of both, those of ``self`` first."""
