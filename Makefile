@@ -6,7 +6,7 @@ SETUP = .ci/constraints.txt .ci/no-deps.txt pyproject.toml
 
 NETWORKS ?= 10000
 
-.PHONY: demo test fuzz matrix package lint format bench bench-quick bench-report zoo clean
+.PHONY: demo docs test fuzz matrix package lint format bench bench-quick bench-report zoo clean
 
 $(VENV)/ready: $(SETUP)
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,13 @@ $(VENV)/ready: $(SETUP)
 
 demo: $(VENV)/ready  ## The main job: real networks, real photographs, one picture and one table.
 	$(BIN)/python docs/examples/demo.py
+
+$(VENV)/docs-ready: $(VENV)/ready
+	$(BIN)/pip install --quiet -c .ci/constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(VENV)/docs-ready  ## The site, in build/docs; runs the tutorials. Warnings are errors. Python 3.11.
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
 
 test: $(VENV)/ready  ## Tests, docstring examples and the examples of README and docs.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
@@ -60,4 +67,4 @@ zoo: .venv-zoo/ready  ## Hundreds of models of other libraries, and whether thei
 	.venv-zoo/bin/python -m benchmarks.zoo
 
 clean:
-	rm -rf .venv .venv-zoo build *.egg-info
+	rm -rf .venv .venv-zoo build docs/gallery *.egg-info
