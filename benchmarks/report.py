@@ -152,6 +152,35 @@ HEADLINES = {
 }
 
 
+def four(results: Results) -> str:
+    """The four ratios of the README, as a range over the cases."""
+    rows = []
+    for what, prefix, ending in FOUR:
+        found = [
+            value
+            for record in group(results, prefix).values()
+            for name, value in record.get("ratios", {}).items()
+            if name.endswith(ending)
+        ]
+        figures = (
+            [f"{x:.3g}" for x in (min(found), median(found), max(found))] if found else [""] * 3
+        )
+        rows.append([what, *figures, f"`'{prefix}*'`"])
+    return grid(["", "least", "median", "most", "`.venv/bin/python -m benchmarks ...`"], rows)
+
+
+FOUR = (
+    ("our sweep takes this much of the dense limit", "sweep/", "ours / limit"),
+    ("Captum's loop takes this much of our sweep", "sweep/", "Captum loop / ours"),
+    (
+        "zennit's loop takes this much of our sweep of relevance",
+        "relevance/",
+        "zennit loop / epsilon-plus",
+    ),
+    ("1000 Grad-CAM maps take this many forward passes", "late/gradcam", "ours / forward pass"),
+)
+
+
 def cases_of(prefix: str) -> Any:
     """A table of the group ``prefix``: a line per case and way, then its ratios."""
 
@@ -204,6 +233,7 @@ def curve(results: Results) -> str:
 TABLES = {  # name -> the cases that it needs, and how it is made of them
     "environment": ("", environment),
     "headline": ("sweep/", headline),
+    "four": ("sweep/", four),
     "sweep": ("sweep/", sweep),
     "parts": ("parts/", cases_of("parts/")),
     "late": ("late/", cases_of("late/")),

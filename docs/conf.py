@@ -66,7 +66,8 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
     "header_links_before_dropdown": 7,
+    "logo": {"text": "funcattr"},
 }
-html_sidebars = {"index": [], "changelog": []}
+html_sidebars = dict.fromkeys(("index", "changelog", "reference", "what_they_show"), [])
 html_show_sourcelink = False
 html_copy_source = False

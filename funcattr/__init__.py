@@ -32,7 +32,7 @@ from .operations.composite import Composite
 from .operations.where import first
 from .postprocess import channel_max_abs, gaussian_smooth, interpolate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "ArgumentError",
     "Attribution",

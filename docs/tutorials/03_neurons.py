@@ -7,13 +7,14 @@ attribution explains neurons, too: one by an index, a whole layer by a sweep.
 """
 
 import efficientnet_lite0
+import matplotlib.pyplot as plt
 import torch
 
 import funcattr as fa
 
 model = efficientnet_lite0.load()
 x = efficientnet_lite0.photograph("chelsea")
-layer = "_blocks.4._relu1"  # 240 channels of 28 x 28 places
+layer = "_blocks.4._bn1"  # 240 channels of 28 x 28 places, before their ReLU6
 
 neurons = fa.layer_output(model, layer)
 with torch.no_grad():
@@ -51,11 +52,7 @@ def around(image, i, size=64):
     return image[..., top : top + size, left : left + size]
 
 
-figure = fa.viz.grid(
-    {f"channel {i}": [around(maps[i, 0], i)] for i in strongest}, size=1.5, title=layer
-)
-patches = fa.viz.grid(
-    {f"channel {i}": [around(picture.float().mean(0), i)] for i in strongest},
-    size=1.5,
-    title="what they look at (brightness)",
-)
+figure, axes = plt.subplots(2, 4, figsize=(9, 4.8), layout="constrained")
+for ax, i in zip(axes.flat, strongest):
+    patch, map_ = around(picture, i), around(maps[i, 0], i)
+    fa.viz.overlay(map_, patch, ax=ax, title=f"channel {i}", colorbar=False)

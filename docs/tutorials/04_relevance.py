@@ -31,10 +31,10 @@ swept = fa.sweep(fa.bundle(*attrs.values()), x, targets=list(targets.values()))
 figure = fa.viz.grid(dict(zip(attrs, swept)), list(targets), efficientnet_lite0.crop("chelsea"))
 
 # %%
-# The maps of espresso, which is not in the picture, look like those of the cats: under z-plus a
-# map depends little on the class (Sixt et al. 2020). The difference of two logits asks why the
-# one and not the other. LRP starts at the value of what is explained, so that a target may be any
-# function of the output.
+# Espresso is not in the picture, and yet its maps under epsilon-plus have the shape of those of the
+# cats, if not their sign: under z-plus a map depends little on the class (Sixt et al. 2020). The
+# difference of two logits asks why the one and not the other. A target may be any function of the
+# output.
 
 why = fa.lrp(model, box)(x, target=lambda out: out[:, 282] - out[:, 967])
 axes = fa.viz.overlay(why, x, title="tiger cat, and not espresso")

@@ -163,7 +163,7 @@ def grid(
         )
     unders = _unders(picture, rows)
     extra = int(picture is not None)
-    figure = new_figure((size * (len(columns) + extra) + 0.4, (size + 0.15) * rows + 0.3))
+    figure = new_figure((size * (len(columns) + extra) + 0.4, (size + 0.25) * rows + 0.4))
     every = figure.subplots(rows, len(columns) + extra, squeeze=False)
     for row, under in zip(every, unders):
         if under is not None:
