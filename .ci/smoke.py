@@ -1,6 +1,8 @@
 """The wheel and the sdist hold what they should, and the wheel works. For .ci/package."""
 
+import importlib.metadata
 import importlib.util
+import re
 import sys
 import tarfile
 import zipfile
@@ -27,6 +29,22 @@ assert (place / "py.typed").exists()
 assert all(importlib.util.find_spec(name) is None for name in ("tests", "docs", "benchmarks"))
 written = {name for name in names if name.startswith("funcattr/")}
 assert {p.relative_to(place.parent).as_posix() for p in place.rglob("*.py")} <= written
+
+about = importlib.metadata.metadata("funcattr")
+assert (about["Version"], about["License-Expression"]) == (fa.__version__, "MIT"), about
+assert "relevance" in about["Summary"], about["Summary"]
+core = {re.match(r"[\w-]+", r)[0] for r in about.get_all("Requires-Dist") if "extra ==" not in r}
+assert core == {"torch", "numpy"}, core
+assert {"viz", "progress", "demo", "docs"} <= set(about.get_all("Provides-Extra"))
+root = Path(__file__).parents[1]
+assert f"\nversion: {fa.__version__}\n" in (root / "CITATION.cff").read_text("utf-8")
+assert f"\n## [{fa.__version__}]" in (root / "CHANGELOG.md").read_text("utf-8")
+try:  # without matplotlib pictures say what they need
+    fa.viz.overlay(torch.ones(2, 2))
+except fa.ArgumentError as error:
+    assert "funcattr[viz]" in str(error), error
+else:
+    raise AssertionError("matplotlib is installed, and should not have been")
 
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))

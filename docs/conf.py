@@ -63,11 +63,12 @@ suppress_warnings = ["config.cache"]
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {
     "navigation_with_keys": False,
+    "navbar_persistent": ["search-button"],
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
     "header_links_before_dropdown": 7,
     "logo": {"text": "funcattr"},
 }
-html_sidebars = dict.fromkeys(("index", "changelog", "reference", "what_they_show"), [])
+html_sidebars = {page: [] for page in ("index", "changelog", "reference", "what_they_show")}
 html_show_sourcelink = False
 html_copy_source = False
