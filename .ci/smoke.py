@@ -21,7 +21,8 @@ assert all(name.endswith((".py", "py.typed")) for name in names if name.startswi
 assert any(name.endswith("licenses/LICENSE") for name in names)
 with tarfile.open(sdist) as archive:
     inside = {name.partition("/")[2] for name in archive.getnames()}
-assert {"README.md", "LICENSE", "pyproject.toml", "funcattr/py.typed"} <= inside, inside
+assert {"README.md", "LICENSE", "CITATION.cff", "funcattr/py.typed"} <= inside, inside
+assert not any(name.startswith(("tests", "docs", "benchmarks")) for name in inside), inside
 
 place = Path(fa.__file__).parent
 assert place.is_relative_to(sys.prefix), f"{place} is not what was installed"
