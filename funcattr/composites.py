@@ -146,6 +146,11 @@ def excitation_backprop(eps: float = 1e-6, *, zero_bias: bool = False) -> Compos
 def guided_backprop() -> Composite:
     """Guided backpropagation at ReLUs, see `rules.guided`.
 
+    Returns:
+        A `Composite` of one row.
+
+    Springenberg et al., "Striving for Simplicity: The All Convolutional Net" (2015), section 3.4.
+
     >>> guided_backprop()
     Composite(relu: guided)
     """
@@ -154,6 +159,11 @@ def guided_backprop() -> Composite:
 
 def deconvnet() -> Composite:
     """DeconvNet at ReLUs, see `rules.deconvnet`.
+
+    Returns:
+        A `Composite` of one row.
+
+    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks" (2014), section 2.1.
 
     >>> deconvnet()
     Composite(relu: deconvnet)

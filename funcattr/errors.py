@@ -7,15 +7,39 @@ from collections.abc import Iterable
 
 
 class FuncattrError(Exception):
-    """Base of every error that funcattr raises on purpose."""
+    """Base of every error that funcattr raises on purpose.
+
+    >>> import torch
+    >>> import funcattr as fa
+    >>> try:
+    ...     fa.gradient(torch.nn.Linear(3, 2))(torch.ones(1, 3), target=5)
+    ... except fa.FuncattrError as error:
+    ...     print(type(error).__name__)
+    TargetError
+    """
 
 
 class ArgumentError(FuncattrError, ValueError, TypeError):
-    """An argument that a method cannot work with: its type, dtype, range or name."""
+    """An argument that a method cannot work with: its type, dtype, range or name.
+
+    >>> import funcattr as fa
+    >>> fa.gradient("model")
+    Traceback (most recent call last):
+        ...
+    funcattr.errors.ArgumentError: func is a function, a module or the f of make_functional; got ...
+    """
 
 
 class NoSiteError(FuncattrError, ValueError):
-    """A rule does not act where it should: `NoMatchError` or `HiddenSiteError`."""
+    """A rule does not act where it should: `NoMatchError` or `HiddenSiteError`.
+
+    >>> import torch
+    >>> import funcattr as fa
+    >>> fa.guided_backprop(torch.nn.Linear(3, 2))(torch.ones(1, 3), target=0)
+    Traceback (most recent call last):
+        ...
+    funcattr.errors.NoMatchError: the forward pass of Linear met none of the activations ...
+    """
 
 
 class NoMatchError(NoSiteError):
@@ -32,11 +56,27 @@ class HiddenSiteError(NoSiteError):
 
 
 class TargetError(FuncattrError, ValueError, IndexError):
-    """A target that does not fit the model's output."""
+    """A target that does not fit the model's output.
+
+    >>> import torch
+    >>> import funcattr as fa
+    >>> fa.gradient(torch.nn.Linear(3, 2))(torch.ones(1, 3), target=5)
+    Traceback (most recent call last):
+        ...
+    funcattr.errors.TargetError: an index into dim 1 of the output, of shape (1, 2), ...
+    """
 
 
 class LayerError(FuncattrError, ValueError, LookupError):
-    """A layer that does not exist, never runs, or does not give a float tensor."""
+    """A layer that does not exist, never runs, or does not give a float tensor.
+
+    >>> import torch
+    >>> import funcattr as fa
+    >>> fa.grad_cam(torch.nn.Sequential(torch.nn.Linear(3, 2)), "1")
+    Traceback (most recent call last):
+        ...
+    funcattr.errors.LayerError: ...
+    """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -46,6 +46,31 @@ def test_docstrings(name):
         assert "Raises" in text
 
 
+PUBLIC = {
+    f"{space.__name__}.{name}": getattr(space, name)
+    for space in (fa, fa.rules, fa.composites, fa.viz, fa.errors)
+    for name in getattr(space, "__all__", ["NoMatchError", "HiddenSiteError"])
+}
+PLAIN = {"Plain", "NoMatchError", "HiddenSiteError"}  # a base, and what NoSiteError shows
+
+
+@pytest.mark.parametrize("name", [n for n, o in PUBLIC.items() if not inspect.ismodule(o)])
+def test_every_public_name_says_what_it_is(name):
+    thing, last = PUBLIC[name], name.rpartition(".")[2]
+    if not inspect.isclass(thing) and not inspect.isfunction(thing):
+        return  # a type or a value, which the reference describes
+    text = inspect.getdoc(thing)
+    assert text and text[0] != " "
+    if last not in PLAIN:
+        assert ">>> " in text, "an example that runs"
+    if inspect.isfunction(thing):
+        assert "Returns" in text
+        takes = inspect.signature(thing).parameters
+        named = [n for n, p in takes.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        for one in named:
+            assert f"    {one}: " in text or f"``{one}``" in text or "Args, " in text, one
+
+
 def test_importing_brings_in_torch_and_the_standard_library_only():
     code = """
 import sys, torch, numpy

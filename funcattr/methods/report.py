@@ -118,6 +118,9 @@ def sites(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Sites:
         A `Sites`: a sequence of rows that prints as a table. An activation inside of TorchScript
         or of a compiled kernel that no rule can reach has a row of its own where it can be known.
 
+    Raises:
+        ArgumentError: ``func`` is not callable.
+
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.GELU())
     >>> print(sites(model, torch.ones(1, 2)))
     operation  spelling            path  shape  rule

@@ -85,6 +85,19 @@ def at(rule: Elementwise, x: Tensor, g: Tensor, true: Callable[[Tensor], Tensor]
 
     ReLU is the case ``true(g) = standard(x, g)``. A rule that is not of this module says itself
     what it means.
+
+    Args:
+        rule: an elementwise rule.
+        x: the input of the activation, of any shape.
+        g: the cotangent of its output.
+        true: its true derivative.
+
+    Returns:
+        The cotangent of ``x``, of its shape.
+
+    >>> x, g = torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 1.0])
+    >>> at(guided, x, g, lambda g: 2 * g)
+    tensor([0., 2.])
     """
     if rule is standard:
         return true(g)

@@ -26,6 +26,19 @@ class Pair(Protocol):
     is given a convolution or linear layer together with the batch norm of its output, as one
     operation with one weight and one bias; and one with ``scales = True`` says that ``pull`` is the
     operation's own of a scaled ``g``, and so good for whole modules.
+
+    >>> import torch
+    >>> import funcattr as fa
+    >>> class Halved:
+    ...     def prepare(self, operation):
+    ...         return ()
+    ...
+    ...     def pull(self, operation, g):
+    ...         return 0.5 * operation.pull(g)
+    >>> layer = torch.nn.Linear(3, 2)
+    >>> halved = fa.gradient(fa.with_rules(layer, fa.Composite([("linear", Halved())])))
+    >>> torch.equal(2 * halved(torch.ones(1, 3), target=0)[0], layer.weight[0])
+    True
     """
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
@@ -43,7 +56,18 @@ class Plain:
 
 
 def is_pair(rule: Any) -> TypeIs[Pair]:
-    """Whether a rule is a pair of functions rather than one."""
+    """Whether a rule is a pair of functions rather than one.
+
+    Args:
+        rule: any object.
+
+    Returns:
+        Whether it has ``prepare`` and ``pull``.
+
+    >>> import funcattr as fa
+    >>> is_pair(fa.rules.epsilon()), is_pair(fa.rules.guided)
+    (True, False)
+    """
     return hasattr(rule, "prepare") and hasattr(rule, "pull")
 
 

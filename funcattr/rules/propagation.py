@@ -22,12 +22,35 @@ FLOOR = 1e-30
 
 
 def floored(x: Tensor) -> Tensor:
-    """``x``, with a very small number in the place of 0, so that one can divide by it."""
+    """``x``, with a very small number in the place of 0, so that one can divide by it.
+
+    Args:
+        x: of any shape.
+
+    Returns:
+        The same, with 1e-30 in the place of each 0.
+
+    >>> floored(torch.tensor([2.0, 0.0]))
+    tensor([2.0000e+00, 1.0000e-30])
+    """
     return x.masked_fill(x == 0, FLOOR)
 
 
 def stabilized(z: Tensor, eps: float) -> Tensor:
-    """``z + eps * sign(z)``, where the sign of 0 is 1, so that one can divide by it."""
+    """``z + eps * sign(z)``, where the sign of 0 is 1, so that one can divide by it.
+
+    Args:
+        z: of any shape.
+        eps: the stabiliser.
+
+    Returns:
+        Of the shape of ``z``.
+
+    Bach et al., "On Pixel-Wise Explanations" (2015), equation 58.
+
+    >>> stabilized(torch.tensor([-1.0, 0.0, 1.0]), 0.5)
+    tensor([-1.5000,  0.5000,  1.5000])
+    """
     return torch.where(z < 0, z - eps, z + eps)
 
 
