@@ -96,6 +96,7 @@ def test_rect_grad(q):
 
 @pytest.mark.compiled
 def test_rect_grad_compiled():
+    torch.compiler.reset()
     attr = fa.rect_grad(net(), 80)
     compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
     assert_close(compiled(X, target=1), attr(X, target=1), 1e-12)
