@@ -40,7 +40,7 @@ class Taken(NamedTuple):
         return self.came - self.passed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Conservation:
     """Where the relevance of an output went; a table in print and in a notebook, of
     its sums over the batch.
@@ -61,6 +61,8 @@ class Conservation:
 
     def __str__(self) -> str:
         return as_text(_HEAD, self._cells(), self._summary())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return as_html(_HEAD, self._cells(), self._summary())

@@ -25,7 +25,7 @@ from ..operations.place import Met, Pass
 __all__ = ["Sites", "sites"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sites:
     """The operations of one forward pass that a rule may be for, in order: a table in print, and
     in a notebook.
@@ -49,6 +49,8 @@ class Sites:
 
     def __str__(self) -> str:
         return as_text(_HEAD, self._cells(), self._summary())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return as_html(_HEAD, self._cells(), self._summary())

@@ -120,6 +120,7 @@ def test_the_report_is_a_table_in_a_notebook_too():
     assert table.cells == printed
     assert table.cells[1][-1] == "<b>"
     assert str(report).splitlines()[-1] in report._repr_html_()
+    assert repr(report) == str(report)
 
 
 def test_the_book_of_relevance_is_one_as_well():
