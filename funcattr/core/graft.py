@@ -40,3 +40,23 @@ class _Graft(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, _: Any, t: Tensor | None, __: Any) -> Tensor | None:
         return None if t is None else pushed(Tensor.clone, t)
+
+
+def steady(x: Tensor) -> Tensor:
+    """``x``, that nobody has read, whose cotangent has strides of which each says something.
+
+    In plain autograd alone, at a tenth of the time of a `graft`.
+    """
+    out: Tensor = apply(_Steady, x)
+    return out
+
+
+class _Steady(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)  # as if it were written to, so that nothing is copied
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return unambiguous(g)

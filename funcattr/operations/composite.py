@@ -11,6 +11,7 @@ import torch
 
 from .. import rules
 from ..errors import ArgumentError, short
+from ..rules.pair import makes_rules
 from .fresh import held
 from .kinds.activation import ACTIVATIONS, Activation
 from .kinds.table import GROUP_OF, KINDS
@@ -187,7 +188,7 @@ def _checked(row: Any) -> tuple[tuple[Test, ...], rules.Rule]:
         raise ArgumentError(f"a row of a composite is a pair (where, rule); got {row!r}.")
     where, rule = row
     places = where if isinstance(where, tuple) else (where,)
-    if rules.makes_rules(rule):
+    if makes_rules(rule):
         raise ArgumentError(f"rules.{rule.__name__} makes a rule; call it, {rule.__name__}(...).")
     if not rules.is_pair(rule) and not callable(rule):
         raise ArgumentError(f"rule is a function (x, g) -> g_in, or a pair; got {rule!r}.")

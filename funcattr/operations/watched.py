@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..core.graft import graft
-from ..core.layout import ambiguous, unambiguous
+from ..core.graft import graft, steady
+from ..core.layout import ambiguous
 from ..core.levels import compiling, levels, transforming
-from ..core.private import left_behind
+from ..core.private import forward_mode_active, left_behind
 from ..core.trees import leaves
 from ..errors import HiddenSiteError
 from .fold import Unfold
@@ -50,10 +50,7 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
         out = func(*args, **kwargs) if named is None else func(**named)
         if compiling() or not out.requires_grad or not ambiguous(out):
             return out
-        if transforming():
-            return graft(out, out)
-        out.register_hook(unambiguous)  # a tenth of the time
-        return out
+        return graft(out, out) if transforming() or forward_mode_active() else steady(out)
     if func in _HOOKED and mode.passing is not None and mode.passing.folds:
         raise Unfold
     if func in _OPAQUE and mode.met is not None:

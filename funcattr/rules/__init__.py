@@ -19,7 +19,7 @@ from .elementwise import (
     guided_inclusive,
     standard,
 )
-from .pair import Elementwise, Pair, Plain, Rule, is_pair, makes_rules
+from .pair import Elementwise, Pair, Plain, Rule, is_pair
 from .propagation import floored, stabilized
 from .relevance import (
     alpha_beta,
@@ -50,7 +50,6 @@ __all__ = [
     "guided",
     "guided_inclusive",
     "is_pair",
-    "makes_rules",
     "pass_through",
     "share",
     "stabilized",
