@@ -6,6 +6,7 @@ No hooks, no surgery on the model, no state left behind: each method is a transf
 """
 
 from . import composites, rules, viz
+from .dataset.run import sweep_dataset
 from .engine.layer_output import layer_output
 from .engine.ruled import relu_rule, with_rules
 from .errors import ArgumentError, FuncattrError, LayerError, NoSiteError, TargetError
@@ -69,6 +70,7 @@ __all__ = [
     "smooth_grad",
     "stream",
     "sweep",
+    "sweep_dataset",
     "viz",
     "with_rules",
 ]

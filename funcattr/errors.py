@@ -79,6 +79,10 @@ class LayerError(FuncattrError, ValueError, LookupError):
     """
 
 
+class StoreError(FuncattrError, OSError):
+    """A store of `funcattr.sweep_dataset` that cannot be read or written."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'a', 'b'?`` for the known names closest to ``name``, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

@@ -1,0 +1,167 @@
+"""What an attribution is made of, as plain values that can be stored and compared."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import re
+import types
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..methods.attribution import Attribution
+from ..operations.composite import Composite
+
+__all__ = ["Description", "digest_of"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_INTERNAL = set(vars(nn.Module())) - {"training"}
+_LIBRARIES = ("torch", "funcattr", "numpy", "builtins", "math", "_operator", "operator")
+
+
+class Description:
+    """Describes values; ``weights`` is the digest of all parameters and buffers met on the way."""
+
+    def __init__(self) -> None:
+        self._modules: dict[int, nn.Module] = {}
+        self._loose: list[Tensor] = []
+        self._inside: set[int] = set()
+
+    def of(self, value: Any) -> Any:
+        """``value`` as something that JSON can hold, the same for the same value."""
+        if value is None or isinstance(value, (bool, int, str)):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else repr(value)
+        if id(value) in self._inside:
+            return "(itself)"
+        self._inside.add(id(value))
+        try:
+            return self._of(value)
+        finally:
+            self._inside.discard(id(value))
+
+    def weights(self) -> str:
+        """The digest of the parameters and buffers of all models, and of tensors beside them."""
+        digest = hashlib.sha256()
+        for module in self._modules.values():
+            for named in (module.named_parameters, module.named_buffers):
+                for name, tensor in named(remove_duplicate=False):
+                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                    digest.update(_bytes(tensor))
+        for tensor in self._loose:
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(_bytes(tensor))
+        return f"sha256:{digest.hexdigest()}"
+
+    def device(self) -> torch.device | None:
+        """Where the first weight is."""
+        for module in self._modules.values():
+            for tensor in (*module.parameters(), *module.buffers()):
+                return tensor.device
+        return next((tensor.device for tensor in self._loose), None)
+
+    def _of(self, value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if isinstance(value, Tensor):
+            self._loose.append(value)
+            return f"tensor {value.dtype} {tuple(value.shape)}"
+        if isinstance(value, np.ndarray):
+            return f"array {value.dtype} {value.shape} {digest_of(value.tobytes())}"
+        if isinstance(value, torch.Generator):
+            return f"generator {digest_of(_bytes(value.get_state()))}"
+        if isinstance(value, Attribution):
+            return self.of(value.linearize if value.method is None else value.method)
+        if isinstance(value, Composite):
+            return [[self.of(where), self.of(rule)] for where, rule in value.rows]
+        if isinstance(value, type):
+            return _name(value)
+        if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+            return self._function(value)
+        if isinstance(value, Mapping):
+            return {str(key): self.of(item) for key, item in value.items()}
+        if isinstance(value, Set):
+            return sorted((self.of(item) for item in value), key=str)
+        if isinstance(value, Sequence) and not isinstance(value, (bytes, range)):
+            return [self.of(item) for item in value]
+        return self._object(value)
+
+    def _object(self, value: Any) -> Any:
+        if is_dataclass(value):
+            held = {f.name: getattr(value, f.name) for f in fields(value) if f.compare}
+        else:
+            held = dict(getattr(value, "__dict__", {}))
+        if not held:
+            return _name(value) if hasattr(value, "__qualname__") else _ADDRESS.sub("", repr(value))
+        return {"type": _name(type(value)), **{n: self.of(item) for n, item in held.items()}}
+
+    def _module(self, module: nn.Module) -> str:
+        known = id(module) in self._modules
+        self._modules.setdefault(id(module), module)
+        if known:
+            return f"{type(module).__qualname__} (the same)"
+        parts = [
+            (name, _name(type(part)), self.of({k: v for k, v in vars(part).items() if _own(k)}))
+            for name, part in module.named_modules()
+        ]
+        return f"{type(module).__qualname__} {digest_of(json.dumps(parts).encode())}"
+
+    def _function(self, value: Any) -> Any:
+        if isinstance(value, functools.partial):
+            return {"partial": self.of(value.func), "of": self.of([value.args, value.keywords])}
+        if isinstance(value, types.MethodType):
+            return {"method": value.__qualname__, "self": self.of(value.__self__)}
+        if value.__module__ and value.__module__.split(".")[0] in _LIBRARIES:
+            if not value.__closure__:
+                return _name(value)
+        names = value.__code__.co_names
+        used = {n: value.__globals__[n] for n in names if n in value.__globals__}
+        models = {n: v for n, v in used.items() if isinstance(v, (nn.Module, Tensor, int, float))}
+        held = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        rest = [value.__defaults__, value.__kwdefaults__, held, models]
+        inside = self.of([item for item in rest if item])
+        text = f"{_name(value)} {digest_of(_code(value.__code__).encode())}"
+        return {"function": text, "holds": inside} if inside else text
+
+
+def digest_of(data: bytes) -> str:
+    """A short digest, to tell things apart in a line of text."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _own(name: str) -> bool:
+    return name not in _INTERNAL
+
+
+def _name(value: Any) -> str:
+    module = getattr(value, "__module__", None)
+    return f"{module}.{value.__qualname__}" if module else str(value.__qualname__)
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 empty cells raise
+    except ValueError:
+        return False
+    return True
+
+
+def _code(code: types.CodeType) -> str:
+    """What a function does, without where it stands."""
+    constants = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    return repr((code.co_code, code.co_names, constants))
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
