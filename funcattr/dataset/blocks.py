@@ -26,6 +26,7 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._pool = ThreadPoolExecutor(1)
+        self._broken = False
         self._pending: deque[tuple[Future[None], int]] = deque()
 
     def __enter__(self) -> Writer:
@@ -34,9 +35,9 @@ class Writer:
     def __exit__(self, kind: Any, *exc: object) -> None:
         try:
             if kind is None:
-                self._wait(0, 0)
+                self._wait(-1, 0)
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=True)  # what is finished is stored, whatever came after
 
     def write(self, name: str, region: tuple[slice, ...], values: np.ndarray[Any, Any]) -> None:
         """After what came before; waits while that is too much to be kept.
@@ -45,8 +46,17 @@ class Writer:
             StoreError: what came before could not be written.
         """
         self._wait(SHARD if values.nbytes > CHUNK else None, MOST_PENDING)
-        future = self._pool.submit(self.store.write, name, region, values)
+        future = self._pool.submit(self._write, name, region, values)
         self._pending.append((future, values.nbytes))
+
+    def _write(self, name: str, region: tuple[slice, ...], values: np.ndarray[Any, Any]) -> None:
+        if self._broken:
+            return  # or a block whose maps could not be written would be marked as done
+        try:
+            self.store.write(name, region, values)
+        except BaseException:
+            self._broken = True
+            raise
 
     def _wait(self, nbytes: int | None, count: int) -> None:
         def much() -> bool:

@@ -119,9 +119,9 @@ class Description:
             return {"partial": self.of(value.func), "of": self.of([value.args, value.keywords])}
         if isinstance(value, types.MethodType):
             return {"method": value.__qualname__, "self": self.of(value.__self__)}
-        if value.__module__ and value.__module__.split(".")[0] in _LIBRARIES:
-            if not value.__closure__:
-                return _name(value)
+        library = (value.__module__ or "").split(".")[0] in _LIBRARIES
+        if library and not value.__closure__:
+            return _name(value)
         names = value.__code__.co_names
         used = {n: value.__globals__[n] for n in names if n in value.__globals__}
         models = {n: v for n, v in used.items() if isinstance(v, (nn.Module, Tensor, int, float))}
