@@ -17,6 +17,7 @@ from ..engine.output import check_part
 from ..errors import ArgumentError, FuncattrError, first_line, short
 from ..methods.attribution import Attribution, OnePass
 from ..methods.bundle import bundle
+from ..methods.chunks import checked_chunk_size
 from .description import Description
 from .examples import Batch, Data
 from .explain import Explainer, with_output
@@ -106,6 +107,15 @@ def prepared(asked: Asked) -> Prepared:
         ArgumentError: an argument is wrong, or no example works.
     """
     library()
+    for name in ("batch_size", "block_size", "length"):
+        value = getattr(asked, name)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
+            raise ArgumentError(f"{name} is a positive int; got {short(value)}.")
+    checked_chunk_size(asked.chunk_size)
+    if asked.reduce is not None and not callable(asked.reduce):
+        raise ArgumentError(f"reduce is a function of one map; got {short(asked.reduce)}.")
     names, attr = _attributions(asked)
     dtype = _dtype(asked.dtype)
     data = Data(asked.data, asked.batch_size, asked.num_workers, asked.length)

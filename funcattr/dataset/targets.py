@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cotangents import check_range
 from ..errors import ArgumentError, TargetError, short
 from ..targets import as_tensor, encode_all
 
@@ -139,13 +140,20 @@ class PerExample:
 
 
 def values_at(out: Any, targets: Any) -> Tensor | None:
-    """The numbers that are explained, ``[B, T]``; None where the output is no tensor."""
+    """The numbers that are explained, ``[B, T]``; None where the output is no tensor.
+
+    Raises:
+        TargetError: a target lies outside of it.
+    """
     if not isinstance(out, Tensor):
         return None
     if not isinstance(targets, Tensor):
         return out.reshape(len(out), 1)
     index = targets.to(out.device)
     index = index[:, None, None].expand(-1, len(out), 1) if index.dim() == 1 else index
+    if out.dim() <= index.shape[-1]:
+        return None  # `explain` says why that cannot be
+    check_range(out, index)
     each = torch.arange(len(out), device=out.device)
     places = (each, *index.unbind(-1))
     found = out[places]

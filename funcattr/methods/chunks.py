@@ -63,7 +63,7 @@ class Sweep:
                 "compile=True needs targets of one form that are no callables; sweep them with "
                 "compile=False."
             )
-        self.chunk_size = _checked_chunk_size(chunk_size)
+        self.chunk_size = checked_chunk_size(chunk_size)
         if reduce is not None and not callable(reduce):
             raise ArgumentError(f"reduce is a function of one map; got {reduce!r}.")
 
@@ -239,7 +239,12 @@ def _reduced(maps: Any, reduce: Reduce | None) -> Any:
     return reduced
 
 
-def _checked_chunk_size(size: ChunkSize) -> ChunkSize:
+def checked_chunk_size(size: ChunkSize) -> ChunkSize:
+    """``size``, as an int where it is a number.
+
+    Raises:
+        ArgumentError: it is no positive int, None or "auto".
+    """
     if size is None or (isinstance(size, str) and size == "auto"):
         return size
     try:
