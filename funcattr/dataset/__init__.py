@@ -4,7 +4,7 @@
 """
 
 from .run import sweep_dataset
-from .summary import Summary
+from .storage.summary import Summary
 from .targets import label_and_runner_up, top_k
 
 __all__ = ["Summary", "label_and_runner_up", "sweep_dataset", "top_k"]

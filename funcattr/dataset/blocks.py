@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .explain import Facts
-from .layout import CHUNK, ERROR_BYTES, SHARD, Layout, Stored
-from .store import Store
+from .storage.layout import CHUNK, ERROR_BYTES, SHARD, Layout, Stored
+from .storage.store import Store
 
 __all__ = ["Block", "Writer"]
 

@@ -94,7 +94,7 @@ class Explainer:
 
     def first(self, batch: Batch) -> tuple[Facts, int, int, Any]:
         """The facts, how many targets there are and go at once, and maps of the first one."""
-        batch = batch.each(self._moved)
+        batch = batch.each(self.moved)
         with _seeded(self.seed, self.device):
             facts, out, explain, targets, size = self.forward(batch)
             given = Attribution(lambda: (out, explain))
@@ -131,7 +131,7 @@ class Explainer:
         while todo:
             part, size, again = todo.pop()
             try:
-                for start, maps, facts in self.chunks(part.each(self._moved), size):
+                for start, maps, facts in self.chunks(part.each(self.moved), size):
                     if start == 0:
                         note(part.rows, facts, part.label)
                     put(part.rows, start, [self._checked(m, start) for m in maps])
@@ -159,7 +159,8 @@ class Explainer:
                 failed[part.rows[0]] = text
         return failed, smaller
 
-    def _moved(self, leaf: Any) -> Any:
+    def moved(self, leaf: Any) -> Any:
+        """A leaf of a batch, where the model is."""
         return leaf.to(self.device, non_blocking=True) if isinstance(leaf, Tensor) else leaf
 
     def _checked(self, maps: Tensor, start: int) -> Tensor:

@@ -21,9 +21,9 @@ from ..methods.chunks import checked_chunk_size
 from .description import Description
 from .examples import Batch, Data
 from .explain import Explainer, with_output
-from .layout import Layout, block_size_for
-from .settings import check_same
-from .store import Store, exists, library
+from .storage.layout import Layout, block_size_for
+from .storage.settings import check_same
+from .storage.store import Store, exists, library
 from .targets import Fixed, PerExample
 
 __all__ = ["Asked", "Prepared", "prepared"]

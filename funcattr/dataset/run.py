@@ -13,7 +13,7 @@ from .examples import Loaded
 from .explain import Explainer
 from .prepare import Asked, prepared
 from .ranks import rank_and_size, share
-from .summary import Summary, summary
+from .storage.summary import Summary, summary
 
 __all__ = ["sweep_dataset"]
 

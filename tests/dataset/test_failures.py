@@ -138,7 +138,7 @@ def test_numbers_that_a_type_cannot_hold(tmp_path):
 
 
 def test_a_shard_is_cleared_where_a_later_target_fails(tmp_path, monkeypatch):
-    from funcattr.dataset import layout
+    from funcattr.dataset.storage import layout
 
     monkeypatch.setattr(layout, "CHUNK", 16)
     monkeypatch.setattr(layout, "LARGEST_SHARD", 16)

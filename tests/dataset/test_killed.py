@@ -38,7 +38,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("group", [None, 2])
 def test_killed_at_random_and_resumed(tmp_path, whole, monkeypatch, group):
     if group is not None:  # targets: several shards to a block, whose order a death can split
-        from funcattr.dataset import layout
+        from funcattr.dataset.storage import layout
 
         monkeypatch.setattr(layout, "CHUNK", 2 * 2 * 5 * 5 * 4)
         monkeypatch.setattr(layout, "LARGEST_SHARD", 4 * 2 * 5 * 5 * 4)
@@ -106,8 +106,8 @@ def test_ranks_share(tmp_path, whole, size, gloo):
 
 
 def swept_so_far(store):
-    from funcattr.dataset.store import Store
-    from funcattr.dataset.summary import summary
+    from funcattr.dataset.storage.store import Store
+    from funcattr.dataset.storage.summary import summary
 
     return summary(Store(store))
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 import funcattr as fa
 from funcattr.dataset import top_k
 from funcattr.dataset.description import Description
-from funcattr.dataset.settings import differences
+from funcattr.dataset.storage.settings import differences
 
 DATA = Pictures(6)
 

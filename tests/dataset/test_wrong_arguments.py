@@ -95,7 +95,7 @@ def test_an_old_zarr(tmp_path, monkeypatch):
     import zarr
 
     monkeypatch.setattr(zarr, "__version__", "3.0.8")
-    with pytest.raises(fa.ArgumentError, match="zarr 3.0.8 is too old"):
+    with pytest.raises(fa.ArgumentError, match=r"zarr 3\.0\.8 is too old"):
         swept(tmp_path, DATA)
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, FuncattrError, StoreError, first_line
+from ...errors import ArgumentError, FuncattrError, StoreError, first_line
 from .layout import Layout, Stored
 
-__all__ = ["Store", "exists", "library"]
+__all__ = ["Store", "exists", "library", "size_of"]
 
 Region = tuple[slice, ...]
 _ROOT = "zarr.json"
@@ -89,6 +89,10 @@ class Store:
             _run(_copied(draft, to))
         return cls(place, write=True)
 
+    def maps(self) -> list[str]:
+        """The names of the arrays of maps."""
+        return list(self.settings["maps"])
+
     def status(self) -> np.ndarray[Any, Any]:
         """Of every example, a number of `FLAGS`."""
         with storing(self.name, "read"):
@@ -139,6 +143,11 @@ def exists(place: Any) -> bool:
     """Whether there is a store, whole as it was made."""
     with storing(_shown(place), "read"):
         return bool(_run(_opened(place, False).exists(_ROOT)))
+
+
+def size_of(store: Any) -> int:
+    """The bytes of everything in a store object of zarr."""
+    return int(_run(store.getsize_prefix("")))
 
 
 @contextmanager

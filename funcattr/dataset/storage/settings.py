@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import ArgumentError
+from ...errors import ArgumentError
 
 __all__ = ["check_same", "differences"]
 
