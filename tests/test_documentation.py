@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import funcattr
 ROOT = Path(__file__).parents[1]
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 COMPILER = "funcattr.core.compiler"
+STORED = ("funcattr.dataset.run", "docs/datasets.md")
 MODULES = sorted(m.name for m in pkgutil.walk_packages(funcattr.__path__, "funcattr."))
 PAGES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))
 
@@ -21,14 +23,21 @@ PAGES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.
 def test_docstrings(name):
     if name == COMPILER and not CAN_COMPILE:
         pytest.skip("this torch cannot compile funcattr")
+    needs_zarr(name)
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=OPTIONS)
     assert not failed
 
 
 @pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_pages(page):
+    needs_zarr(page)
     failed, _ = doctest.testfile(str(ROOT / page), False, optionflags=OPTIONS)
     assert not failed
+
+
+def needs_zarr(name):
+    if name in STORED and not importlib.util.find_spec("zarr"):
+        pytest.skip("no zarr")
 
 
 def test_there_are_examples():

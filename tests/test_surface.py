@@ -17,7 +17,7 @@ NAMES = {
     "integrated_gradients", "interpolate", "layer_gradient_x_activation", "layer_output",
     "lrp", "make_functional", "rect_grad", "relu_rule", "rule_backprop", "rules", "saliency",
     "sites",
-    "smooth_grad", "stream", "sweep", "viz", "with_rules",
+    "smooth_grad", "stream", "sweep", "sweep_dataset", "viz", "with_rules",
 }  # fmt: skip
 FUNCTIONS = sorted(n for n in NAMES if inspect.isfunction(getattr(fa, n)))
 PAPERS = {

@@ -286,4 +286,4 @@ def _method(attr: Attribution) -> str:
 def _versions() -> dict[str, str]:
     from .. import __version__
 
-    return {"funcattr": __version__, "torch": str(torch.__version__)}
+    return {"funcattr": __version__, "torch": str(torch.version.__version__)}

@@ -87,11 +87,10 @@ def sweep_dataset(
 
     >>> import tempfile, torch, funcattr as fa
     >>> model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
-    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
-    ...     done = sweep_dataset(
-    ...         fa.guided_backprop(model), torch.randn(20, 6), targets=range(10), store=folder
-    ...     )
-    >>> done.done, done.failed  # doctest: +SKIP
+    >>> attr, data = fa.guided_backprop(model), torch.randn(20, 6)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = sweep_dataset(attr, data, targets=range(10), store=folder)
+    >>> done.done, done.failed
     (20, [])
     """
     check_flags(resume=resume, progress=progress, compile=compile, retry_failed=retry_failed)

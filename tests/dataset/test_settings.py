@@ -80,7 +80,7 @@ def test_the_same_settings(tmp_path):
 
 def test_another_version_of_torch_is_not_mixed_in(tmp_path, monkeypatch):
     swept(tmp_path, DATA)
-    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    monkeypatch.setattr(torch.version, "__version__", "9.9.9")
     with pytest.raises(fa.ArgumentError, match=r"versions.torch is .* there, '9.9.9' here"):
         swept(tmp_path, DATA)
 

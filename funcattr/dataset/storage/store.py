@@ -55,7 +55,9 @@ class Store:
                 self.root = zarr.open_group(self.place, mode="r+" if write else "r")
             except FileNotFoundError:
                 raise ArgumentError(f"there is no store at {self.name}.") from None
-            self.arrays: dict[str, Any] = dict(self.root.arrays())
+            # Nothing is spent on finding out which chunks are empty.
+            with zarr.config.set({"array.write_empty_chunks": True}):
+                self.arrays: dict[str, Any] = dict(self.root.arrays())
         self.settings = self.root.attrs.asdict().get("settings")
         if self.settings is None or "status" not in self.arrays:
             raise ArgumentError(f"{self.name} is no store of funcattr.sweep_dataset.")
