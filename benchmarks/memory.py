@@ -87,12 +87,12 @@ def measured(way: str, targets: int, model: str, device: str, threads: int) -> R
     explained = build(network)
     with torch.no_grad():
         network(x)
-    peak = _peak(device)
+    peak = growth(device)
     totals = run(explained, x, range(targets))
     return {"bytes": peak(), "totals": totals.flatten().tolist()}
 
 
-def _peak(device: str) -> Callable[[], int]:
+def growth(device: str) -> Callable[[], int]:
     """A function of the peak since now, above what is held now."""
     if device == "cpu":
         with suppress(OSError):  # Linux forgets the peak that loading the model had

@@ -243,6 +243,7 @@ TABLES = {  # name -> the cases that it needs, and how it is made of them
     "precision": ("precision/", precision),
     "relevance": ("relevance/", cases_of("relevance/")),
     "memory": ("memory/", memory),
+    "dataset": ("dataset/", cases_of("dataset/")),
     "curve": ("curve/", curve),
 }
 
