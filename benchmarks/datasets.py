@@ -1,4 +1,8 @@
-"""Data sets into a store, against the bare sweeps; two processes against one; memory over time."""
+"""Data sets into a store, against the bare sweeps; two processes against one; memory over time.
+
+Times are CPU seconds of all threads of a process: writing has a thread of its own, which costs no
+wall time where a core is free, and is counted here all the same.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,6 @@ import funcattr as fa
 
 from .child import ROOT, child
 from .harness import Case, Record, Seconds, Setting, check, interleaved, prepare, ratios, statistics
-from .harness import seconds as timed
 from .memory import growth
 from .networks import inputs, model_of
 
@@ -46,18 +49,28 @@ def overhead(name: str, setting: Setting) -> Record:
             stored(attr, xs, reduce, place)
             swept = torch.cat(bare(attr, xs, reduce))
             checked |= check({label: read(place)}, swept, 1e-6)
-            ways[f"bare, {label}"] = partial(timed, partial(bare, attr, xs, reduce))
-            ways[f"stored, {label}"] = partial(timed, partial(stored, attr, xs, reduce, place))
+            ways[f"bare, {label}"] = partial(cpu_seconds, partial(bare, attr, xs, reduce))
+            ways[f"stored, {label}"] = partial(
+                cpu_seconds, partial(stored, attr, xs, reduce, place)
+            )
         samples = interleaved(ways, setting, allowed=90.0, least=3)
     return {
         "network": name,
         "targets": TARGETS,
         "batch": BATCH,
         "examples": IMAGES,
+        "threads_of_each": setting.threads,
         "checked": checked,
         "seconds": statistics(samples, setting),
         "ratios": ratios(samples, [(f"stored, {what}", f"bare, {what}") for what in REDUCES]),
     }
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """Of all threads of this process."""
+    begin = time.process_time()
+    run()
+    return time.process_time() - begin
 
 
 def bare(attr: fa.Attribution, xs: Tensor, reduce: Any) -> list[Tensor]:
@@ -67,13 +80,18 @@ def bare(attr: fa.Attribution, xs: Tensor, reduce: Any) -> list[Tensor]:
     return [fa.sweep(attr, xs[i : i + BATCH], **how).transpose(0, 1) for i in starts]
 
 
-def stored(attr: fa.Attribution, xs: Tensor, reduce: Any, place: str) -> float:
-    """The same into a store that is made anew; what it says of its time."""
+def stored(attr: fa.Attribution, xs: Tensor, reduce: Any, place: str) -> None:
+    """The same into a store that is made anew."""
     shutil.rmtree(place, ignore_errors=True)
-    return fa.sweep_dataset(
+    into(attr, xs, reduce, place)
+
+
+def into(attr: fa.Attribution, xs: Tensor, reduce: Any, place: str) -> None:
+    """The same into a store."""
+    fa.sweep_dataset(
         attr, xs, targets=range(TARGETS), store=place, batch_size=BATCH, chunk_size=CHUNK,
         reduce=reduce, progress=False,
-    ).seconds  # fmt: skip
+    )  # fmt: skip
 
 
 def read(place: str) -> Tensor:
@@ -86,7 +104,8 @@ def read(place: str) -> Tensor:
 def processes(name: str, setting: Setting) -> Record:
     """One process of one thread, and two that share the work; the same with bare sweeps.
 
-    What two bare sweeps at once lose is the processor's, whose cores share caches and memory.
+    What two bare sweeps at once lose is the processor's, whose cores share caches and memory. The
+    time of two processes is that of the one which takes longer.
     """
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Seconds] = {
@@ -138,11 +157,9 @@ def one_of(kind: str, name: str, place: str) -> float:
     bare(attr, xs[:BATCH], None)
     torch.distributed.barrier()
     if kind == "stored":
-        return stored(attr, xs, None, f"{place}")
-    begin = time.perf_counter()
+        return cpu_seconds(partial(into, attr, xs, None, place))
     mine = xs.unflatten(0, (-1, BATCH))[rank::size].flatten(0, 1)
-    bare(attr, mine, None)
-    return time.perf_counter() - begin
+    return cpu_seconds(partial(bare, attr, mine, None))
 
 
 def memory(setting: Setting) -> Record:

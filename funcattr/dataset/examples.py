@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler, default_collate
 
 from ..errors import ArgumentError, FuncattrError, first_line, short
-from .description import digest_of
+from .description import Description, digest_of
 
 __all__ = ["Batch", "Data", "Loaded"]
 
@@ -23,6 +24,7 @@ _OPTIONS = (
     "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context",
     "prefetch_factor",
 )  # fmt: skip
+_PLAIN = (Tensor, np.ndarray, int, float, str)
 _END = object()
 
 
@@ -73,7 +75,8 @@ class Batch:
         """What is wrong with inputs that hold NaN or infinity, by their places."""
         found: dict[int, str] = {}
         for x in tree_flatten(self.args)[0]:
-            if isinstance(x, Tensor) and x.is_floating_point() and len(x) == len(self.rows):
+            floats = isinstance(x, Tensor) and x.is_floating_point() and x.dim()
+            if floats and len(x) == len(self.rows):
                 fine = torch.isfinite(x).reshape(len(x), -1).all(1).tolist()
                 found |= {i: "the input is not finite" for i, yes in enumerate(fine) if not yes}
         return found
@@ -136,9 +139,9 @@ class Data:
         kind, item = _Guarded(self.dataset)[0][1:]
         if kind == "failed":
             return None
-        leaves = [x for x in tree_flatten(item)[0] if isinstance(x, (Tensor, int, float, str))]
-        parts = [x.detach().cpu().tolist() if isinstance(x, Tensor) else x for x in leaves]
-        return digest_of(repr(parts).encode())
+        about = Description()
+        shown = [about.of(leaf) for leaf in tree_flatten(item)[0] if isinstance(leaf, _PLAIN)]
+        return digest_of(f"{shown} {about.weights()}".encode())
 
     def loaded(self, cuts: Sequence[range]) -> Generator[Loaded, None, None]:
         """The batches of ascending cuts; the next ones are loaded while one is used."""

@@ -1,6 +1,7 @@
 """Examples that fail are recorded, and nothing else suffers; stores that fail are said to."""
 
 import errno
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -153,6 +154,30 @@ def test_a_shard_is_cleared_where_a_later_target_fails(tmp_path, monkeypatch):
     assert done.failed == [(2, "a map of targets 3 to 3 is not finite")]
     came = maps(tmp_path, "maps")
     assert np.isnan(came[2]).all() and (came[:2] == 1).all()
+
+
+def test_a_target_that_does_not_fit(tmp_path):
+    """By a wrong label, say: of that example alone."""
+    data = [(x, 99 if i == 6 else i % CLASSES) for i, x in enumerate(XS)]
+    done = swept(tmp_path, data, targets=lambda label: label[:, None])
+    assert [number for number, _ in done.failed] == [6]
+    assert "lies in -5..4; got 99" in done.failed[0][1]
+
+
+def test_memory_is_that_of_a_block(tmp_path):
+    """However many there are; what is stored is 20 times that."""
+
+    def peak(count):
+        xs = torch.ones(count, 64, 64)
+        attr = fa.gradient(lambda x: x.flatten(1).square())
+        tracemalloc.start()
+        swept(tmp_path / str(count), xs, attr, targets=range(20), batch_size=1)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    first, one_block = peak(8), 20 * 64 * 64 * 4
+    assert peak(128) < 1.5 * first + 4 * one_block
 
 
 def test_an_iterator_that_fails(tmp_path):

@@ -6,6 +6,7 @@ import time
 from functools import partial
 
 import pytest
+import torch
 
 pytest.importorskip("zarr")
 from dataset_cases import Pictures, contents, kill, process, ranks, swept, tried, wait
@@ -91,17 +92,31 @@ def test_ranks_one_of_which_is_killed_and_another_number_of_them(tmp_path, whole
     assert contents(store) == whole
 
 
-@pytest.mark.parametrize("gloo", [True, False])
+@pytest.mark.parametrize("meeting", ["by torchrun's address", "by the user", "nowhere"])
 @pytest.mark.parametrize("size", [2, 3])
-def test_ranks_share(tmp_path, whole, size, gloo):
+def test_ranks_share(tmp_path, whole, size, meeting):
     notes = tmp_path / "notes"
     notes.mkdir()
     data = Pictures(COUNT, nan=[5])
-    for pid in ranks(size, lambda: swept(tmp_path / "store", data), notes, gloo=gloo):
+
+    def run():
+        if meeting == "by the user":
+            torch.distributed.init_process_group("gloo")
+        return swept(tmp_path / "store", data)
+
+    for pid in ranks(size, run, notes, gloo=meeting != "nowhere"):
         wait(pid)
     assert tried(notes) == COUNT
     assert len(list(notes.iterdir())) == size
     swept(tmp_path / "store", data)
+    assert contents(tmp_path / "store") == whole
+
+
+def test_two_jobs_on_one_store_at_once(tmp_path, whole):
+    """They do work twice, and harm nothing."""
+    data = Pictures(COUNT, nan=[5])
+    for pid in [process(partial(swept, tmp_path / "store", data)) for _ in range(3)]:
+        wait(pid)
     assert contents(tmp_path / "store") == whole
 
 

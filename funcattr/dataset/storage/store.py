@@ -120,13 +120,8 @@ class Store:
         """The examples that failed, and why."""
         found = np.flatnonzero(self.status() == 3)
         with storing(self.name, "read"):
-            return [
-                (
-                    int(i),
-                    bytes(self.arrays["error"][int(i)]).rstrip(b"\0").decode("utf-8", "replace"),
-                )
-                for i in found
-            ]
+            texts = [bytes(row).rstrip(b"\0") for row in self.arrays["error"].oindex[found]]
+        return [(int(i), text.decode("utf-8", "replace")) for i, text in zip(found, texts)]
 
     def tidy(self) -> int:
         """Removes what writers that were killed have left in a directory, and counts it."""
