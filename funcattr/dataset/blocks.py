@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from .explain import Facts
-from .storage.layout import CHUNK, ERROR_BYTES, SHARD, Layout, Stored
+from .storage.layout import ERROR_BYTES, SHARD, Layout, Stored
 from .storage.store import Store
 
 __all__ = ["Block", "Writer"]
 
-MOST_PENDING = 64  # writes, of arrays that are small
+SMALL = 2**16  # bytes, of which a few more do no harm
+MOST_PENDING = 64  # writes
 
 
 class Writer:
@@ -45,7 +46,7 @@ class Writer:
         Raises:
             StoreError: what came before could not be written.
         """
-        self._wait(SHARD if values.nbytes > CHUNK else None, MOST_PENDING)
+        self._wait(SHARD if values.nbytes > SMALL else None, MOST_PENDING)
         future = self._pool.submit(self._write, name, region, values)
         self._pending.append((future, values.nbytes))
 

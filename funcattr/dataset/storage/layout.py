@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["ERROR_BYTES", "FLAGS", "Layout", "Stored", "block_size_for"]
 
-CHUNK = 2**20  # bytes that are read at once
+CHUNK = 2**22  # bytes that are read at once
 SHARD = 2**26  # bytes that make a file, where several batches go into one
 LARGEST_SHARD = 2**28
 BLOCKS = 64  # that a data set is cut into at the least, so that there is something to share out
