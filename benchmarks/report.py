@@ -218,6 +218,18 @@ def memory(results: Results) -> str:
     return grid(["peak", *(f"K = {k}" for k in targets)], rows)
 
 
+def dataset(results: Results) -> str:
+    """Times and ratios, and the peak of a process beside what it stored."""
+    record = group(results, "dataset/")["memory"]
+    peaks, stored = record["bytes"]["sweep_dataset"], record["on_disk"]
+    rows = [
+        f"| memory: {count} examples, {stored[count] / 2**20:.0f} MiB stored | "
+        f"{peaks[count] / 2**20:.0f} MiB |"
+        for count in peaks
+    ]
+    return "\n".join([cases_of("dataset/")(results), *rows])
+
+
 def curve(results: Results) -> str:
     """Time per target against the number of targets."""
     points = group(results, "curve/")["resnet18"]["points"]
@@ -243,7 +255,7 @@ TABLES = {  # name -> the cases that it needs, and how it is made of them
     "precision": ("precision/", precision),
     "relevance": ("relevance/", cases_of("relevance/")),
     "memory": ("memory/", memory),
-    "dataset": ("dataset/", cases_of("dataset/")),
+    "dataset": ("dataset/", dataset),
     "curve": ("curve/", curve),
 }
 
