@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -284,6 +285,5 @@ def _method(attr: Attribution) -> str:
 
 
 def _versions() -> dict[str, str]:
-    from .. import __version__
-
-    return {"funcattr": __version__, "torch": str(torch.version.__version__)}
+    own = importlib.import_module(__name__.split(".")[0])
+    return {"funcattr": str(own.__version__), "torch": str(torch.version.__version__)}
