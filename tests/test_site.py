@@ -29,7 +29,15 @@ CHROMIUM = next(
 )
 built = pytest.mark.skipif("index.html" not in PAGES, reason="the site is not built: make docs")
 browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-MODULES = ("rules", "composites", "viz", "compat.captum", "compat.torchray", "compat.zennit")
+MODULES = (
+    "rules",
+    "composites",
+    "viz",
+    "dataset",
+    "compat.captum",
+    "compat.torchray",
+    "compat.zennit",
+)
 
 
 def public_names():
@@ -44,7 +52,7 @@ def test_every_public_name_is_in_the_reference():
     text = (ROOT / "docs" / "reference.md").read_text("utf-8")
     listed = re.findall(r"^\.\. (?:auto\w+|py:data):: ([\w.]+)$", text, re.MULTILINE)
     modules = {f"funcattr.{module}" for module in MODULES}
-    errors = {"funcattr.errors.NoMatchError", "funcattr.errors.HiddenSiteError"}
+    errors = {f"funcattr.errors.{name}Error" for name in ("NoMatch", "HiddenSite", "Store")}
     assert set(public_names()) | modules | errors == set(listed)
     assert len(listed) == len(set(listed)) > 100
 

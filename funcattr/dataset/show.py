@@ -56,7 +56,7 @@ def show(
     try:
         matplotlib = importlib.import_module("matplotlib")
     except ImportError as error:
-        raise ArgumentError("pictures need matplotlib: pip install matplotlib.") from error
+        raise ArgumentError("pictures need matplotlib: pip install 'funcattr[viz]'.") from error
     matplotlib.use("Agg")
     plt = importlib.import_module("matplotlib.pyplot")
     place = place_of(store, target)
