@@ -33,15 +33,17 @@ def loss(change):
     cam = explain(967).relu()
     share = cam / cam.sum()
     kept = out.log_softmax(1)[0, 967] - said.log_softmax(1)[0, 967]
-    return (share - wanted).square().sum() + 0.3 * kept.square(), share
+    return (share - wanted).square().sum() + kept.square(), share
 
 
 step = torch.func.grad(loss, has_aux=True)
 change = torch.zeros_like(x)
-for i in range(31):
+steps = 36
+for i in range(steps):
     slope, share = step(change)
-    change = (change - limit / 12 * slope.sign()).clamp(-limit, limit)
-    if i % 10 == 0:
+    size = limit / 10 * (1 - i / steps)  # smaller and smaller
+    change = (change - size * slope.sign()).clamp(-limit, limit)
+    if i % 10 == 5:
         print(f"step {i:2}: share of the map in the corner {float(share[..., 5:, 5:].sum()):.2f}")
 
 # %%
