@@ -28,6 +28,7 @@ from .methods.layers import layer_gradient_x_activation
 from .methods.relevance import lrp, rect_grad
 from .methods.report import sites
 from .methods.sweep import stream, sweep
+from .models.embeddings import over_embeddings
 from .models.functional import make_functional
 from .operations.composite import Composite
 from .operations.where import first
@@ -61,6 +62,7 @@ __all__ = [
     "layer_output",
     "lrp",
     "make_functional",
+    "over_embeddings",
     "rect_grad",
     "relu_rule",
     "rule_backprop",

@@ -1,8 +1,9 @@
 """Ready-made composites of relevance rules, under zennit's names.
 
-All of them pass relevance through activations and through batch norms that nothing is before
-(`rules.pass_through`), and stabilise sums and means; what else there is has its true derivative. A
-batch norm behind a convolution or linear layer is merged into it. Rows of one's own go in front:
+Those for convolutional networks pass relevance through activations and through batch norms that
+nothing is before (`rules.pass_through`), and stabilise sums and means; what else there is has its
+true derivative. A batch norm behind a convolution or linear layer is merged into it. `attn_lrp` and
+`cp_lrp` are for transformers. Rows of one's own go in front:
 ``fa.Composite([(where, rule)]) + epsilon_plus()``.
 """
 
@@ -16,6 +17,8 @@ from .operations.where import first
 from .rules import Pair
 
 __all__ = [
+    "attn_lrp",
+    "cp_lrp",
     "deconvnet",
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
@@ -32,7 +35,7 @@ def _base(eps: float) -> list[Row]:
         ("activation", rules.pass_through),
         ("sum", rules.epsilon(eps)),
         ("mean", rules.epsilon(eps)),
-        ("norm", rules.pass_through),
+        ("batch_norm", rules.pass_through),
     ]
 
 
@@ -141,6 +144,55 @@ def excitation_backprop(eps: float = 1e-6, *, zero_bias: bool = False) -> Compos
     rule = rules.z_plus(eps=eps, zero_bias=zero_bias)
     norm = rules.epsilon(eps)
     return Composite([("sum", norm), ("mean", norm), ("convolution", rule), ("linear", rule)])
+
+
+def attn_lrp() -> Composite:
+    """AttnLRP, for transformers.
+
+    Attention and other products of what depends on the input are shared among their operands,
+    activations (also written out) pass relevance as it is, and norms (also written out) divide by a
+    constant. Softmax, linear layers and what else there is have their true derivative, as LRP-0.
+    For vision transformers the paper puts ``("linear", rules.gamma())`` in front.
+
+    Returns:
+        A `Composite`.
+
+    Achtibat et al., "AttnLRP: Attention-Aware Layer-Wise Relevance Propagation for Transformers"
+    (2024), section 3.
+
+    >>> attn_lrp().rows[-1][1]
+    Share(part=0.5)
+    """
+    products: list[Row] = [(kind, rules.share) for kind in ("attention", "matmul", "product")]
+    return Composite([*_transformer(), *products])
+
+
+def cp_lrp() -> Composite:
+    """CP-LRP, for transformers: `attn_lrp` with attention's weights and gates as constants.
+
+    Without biases, and but for softmax at other places, it conserves relevance.
+
+    Returns:
+        A `Composite`.
+
+    Ali et al., "XAI for Transformers: Better Explanations through Conservative Propagation" (2022),
+    section 3.
+
+    >>> cp_lrp().rows[-1][1]
+    StopWeights()
+    """
+    kinds = ("attention", "matmul", "product")
+    return Composite([*_transformer(), *((kind, rules.stop_weights) for kind in kinds)])
+
+
+def _transformer() -> list[Row]:
+    return [
+        ("activation", rules.pass_through),
+        ("elementwise", rules.pass_through),
+        ("norm", rules.fixed_scale),
+        ("group_norm", rules.fixed_scale),
+        ("deviation", rules.stop),
+    ]
 
 
 def guided_backprop() -> Composite:

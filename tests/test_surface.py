@@ -15,7 +15,8 @@ NAMES = {
     "gaussian_smooth", "grad_cam", "gradient",
     "guided_backprop", "guided_grad_cam", "input_x_gradient",
     "integrated_gradients", "interpolate", "layer_gradient_x_activation", "layer_output",
-    "lrp", "make_functional", "rect_grad", "relu_rule", "rule_backprop", "rules", "saliency",
+    "lrp", "make_functional", "over_embeddings", "rect_grad",
+    "relu_rule", "rule_backprop", "rules", "saliency",
     "sites",
     "smooth_grad", "stream", "sweep", "sweep_dataset", "viz", "with_rules",
 }  # fmt: skip

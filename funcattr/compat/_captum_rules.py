@@ -75,7 +75,7 @@ _DEFAULT = _Epsilon(1e-9)
 COMPOSITE = Composite(
     [
         ("activation", rules.pass_through),
-        *[(kind, _DEFAULT) for kind in ("norm", "max_pool", "mean", "sum")],
+        *[(kind, _DEFAULT) for kind in ("batch_norm", "max_pool", "mean", "sum")],
         *[(kind, _DEFAULT) for kind in ("convolution", "linear")],
     ]
 )

@@ -39,24 +39,35 @@ def root_of(t: Tensor) -> tuple[Any, int] | None:
     return None if node is None else node.next_functions[0]
 
 
-def depends_on(t: Tensor, roots: Container[tuple[Any, int]]) -> bool:
-    """Whether ``t`` is one of these roots, or was made of one."""
+def depends_on(
+    t: Tensor, roots: Container[tuple[Any, int]], known: dict[Any, bool] | None = None
+) -> bool:
+    """Whether ``t`` is one of these roots, or was made of one; ``known`` as for `reaches`."""
     root = root_of(t)
-    return root is not None and (root in roots or reaches(root[0], roots))
+    return root is not None and (root in roots or reaches(root[0], roots, known))
 
 
-def reaches(node: Any, roots: Container[tuple[Any, int]]) -> bool:
-    """Whether a node's gradient goes on to one of the roots."""
-    todo, done = [node], set()
+def reaches(
+    node: Any, roots: Container[tuple[Any, int]], known: dict[Any, bool] | None = None
+) -> bool:
+    """Whether a node's gradient goes on to one of the roots.
+
+    ``known`` is what was found of nodes before, and is added to.
+    """
+    if node is None:
+        return False
+    known = {} if known is None else known
+    todo = [node]
     while todo:
-        node = todo.pop()
-        if node is None or node in done:
-            continue
-        done.add(node)
-        if any([edge in roots for edge in node.next_functions]):
-            return True
-        todo += [parent for parent, _ in node.next_functions]
-    return False
+        here = todo[-1]
+        edges = [edge for edge in here.next_functions if edge[0] is not None]
+        direct = any([edge in roots for edge in edges])
+        ahead = [] if direct else [parent for parent, _ in edges if parent not in known]
+        if here in known or not ahead:
+            known.setdefault(here, direct or any([known[parent] for parent, _ in edges]))
+            todo.pop()
+        todo += ahead if here not in known else ()
+    return known[node]
 
 
 def nodes_behind(

@@ -15,6 +15,7 @@ from ..errors import FuncattrError, HiddenSiteError, NoMatchError
 from ..models.functional import module_of
 from ..operations.composite import Composite
 from ..operations.kinds.activation import ACTIVATIONS
+from ..operations.origins.origin import Origins
 from ..operations.place import Place
 
 Func = Callable[..., Any]
@@ -115,6 +116,43 @@ def refuse_unseen_products(
                 "(conv), or pass require_match=False to let relevance pass it by its true "
                 "derivative."
             )
+
+
+def refuse_norms(func: Func, composite: Composite, number: int, origins: Origins) -> None:
+    """Raises where a module that is called a norm has none that the composite would know."""
+    if "deviation" not in composite.groups:
+        return
+    module = module_of(func)
+    modules = {} if module is None else dict(module.named_modules())
+    for path, called, within in origins.odd:
+        kind = type(modules.get(path)).__name__
+        inside = any([p == path or p.startswith(f"{path}.") for p in origins.normed])
+        if within[number] or inside or not (called or "norm" in kind.lower()):
+            continue
+        raise HiddenSiteError(
+            f"{called or kind} at {path!r} has no norm that a rule can tell from a product: what "
+            "it divides by is no standard deviation, root mean square or length. Put a row for it "
+            f"in front, Composite([({kind}, rules.pass_through)]) + ..., or pass "
+            "require_match=False to let relevance pass it by its parts."
+        )
+
+
+def refuse_kernels(func: Func, composite: Composite, graph: Iterable[Any]) -> None:
+    """Raises where an autograd.Function may hide attention, or a norm."""
+    if "attention" not in composite.kinds():
+        return
+    for node in graph:
+        own = getattr(type(node), "_forward_cls", None)
+        # Torch makes classes of its own of all Functions that run under a transform.
+        if own is None or own.__module__.partition(".")[0] in ("funcattr", "torch"):
+            continue
+        raise HiddenSiteError(
+            f"the forward pass of {_name(func)} has {node.name()} in autograd's graph, a kernel "
+            "with a derivative of its own, which may hide attention or a norm from the rules. "
+            'Switch to the plain implementation (attn_implementation="sdpa"), put a row for the '
+            "class of the module in front (rules.pass_through), or pass require_match=False to "
+            "let relevance pass it by that derivative."
+        )
 
 
 def refuse_checkpoint(error: RuntimeError) -> None:

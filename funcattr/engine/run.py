@@ -170,6 +170,9 @@ def _check(
             hidden.refuse_scripted(mode.scripted, composite)
             hidden.refuse_unseen(func, composite, graph)
             hidden.refuse_unseen_products(func, composite, graph, mode.roots or set())
+            if mode.origins is not None:
+                hidden.refuse_norms(func, composite, i, mode.origins)
+            hidden.refuse_kernels(func, composite, graph)
             found = found and not (explained and not hidden.matched(graph, i))
         if not found and plan.baseline is None:  # to compare has a meaning without rules as well
             hidden.refuse_none(func, composite, mode.matched[i], mode.others[i])

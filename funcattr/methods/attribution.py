@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -19,7 +19,8 @@ from ..engine.ruled import Ruled, check_func
 from ..engine.run import Plan
 from ..errors import ArgumentError, FuncattrError, short
 from ..models.arguments import Argnums, Chosen
-from ..models.functional import module_of
+from ..models.embeddings import Embedded, OverEmbeddings
+from ..models.functional import Inside, module_of
 from ..models.layer import Layer, tapped
 from ..operations.composite import Composite
 from ..operations.operation import Args, Kwargs
@@ -33,6 +34,13 @@ Explain = Callable[..., Any]
 
 _TARGETS = ("target", "targets")
 _SHOWN = 8  # rows of a composite in a repr
+
+
+class Tokens(NamedTuple):
+    """A model of token ids, and which of its arguments are explained."""
+
+    model: OverEmbeddings
+    nums: tuple[int, ...]
 
 
 class Method(ABC):
@@ -50,6 +58,11 @@ class Method(ABC):
     def described(self) -> str:
         """What it is of, and how, for a repr."""
         return ""
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """Which arguments are token ids, of a model `over_embeddings`."""
+        return None
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any, Explain]:
         try:
@@ -94,6 +107,15 @@ class OnePass(Method):
         parts += [f"at {'what goes into ' * self.at_input}{layers}" if layers else ""]
         return "; ".join(part for part in parts if part)
 
+    @property
+    def tokens(self) -> Tokens | None:
+        func: Any = self.ruled.func
+        while isinstance(func, Inside) and not isinstance(func, OverEmbeddings):
+            func = func.func
+        if self.argnums is None or not isinstance(func, OverEmbeddings):
+            return None
+        return Tokens(func, self.argnums if isinstance(self.argnums, tuple) else (self.argnums,))
+
     @abstractmethod
     def explain(self, done: Linearized, chosen: Chosen | None) -> Explain:
         """Makes of a forward pass, and the arguments that are explained, what maps a target."""
@@ -110,6 +132,35 @@ class OnePass(Method):
             func, plans, args, kwargs, chosen, taps, at_input=at_input, once=once, tape=tape
         )
         return done.out, self.explain(done, chosen)
+
+
+@dataclass(frozen=True)
+class PerToken(Method):
+    """A method of embeddings, for ids; its maps have a number for each of them."""
+
+    method: Method
+    tokens: Tokens | None = None
+
+    @property
+    def called(self) -> str:
+        return self.method.called
+
+    def described(self) -> str:
+        return self.method.described()
+
+    def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
+        assert self.tokens is not None
+        embedded = self.tokens.model.embedded(args, self.tokens.nums)
+        out, explain = self.method.linearize(embedded, kwargs, once)
+        if all(a is b for a, b in zip(args, embedded)):  # by another method, which goes on with it
+            return out, explain
+        return out, lambda target: self._per_token(explain(target))
+
+    def _per_token(self, maps: Any) -> Any:
+        assert self.tokens is not None
+        if isinstance(maps, Embedded):
+            return maps.embeddings.sum(-1) if self.tokens.model.per_token else maps.embeddings
+        return tuple(map(self._per_token, maps)) if isinstance(maps, tuple) else maps
 
 
 def ruled(func: Callable[..., Any], output: Part | None = None) -> Ruled:
@@ -196,6 +247,9 @@ class Attribution:
     @classmethod
     def by(cls, method: Method) -> Attribution:
         """The attribution of a method."""
+        tokens = method.tokens
+        if tokens is not None and not isinstance(method, PerToken):
+            method = PerToken(method, tokens)
         return cls(method, method)
 
     def __repr__(self) -> str:

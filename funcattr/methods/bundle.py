@@ -14,7 +14,7 @@ from ..models.arguments import Chosen
 from ..models.layer import tapped
 from ..operations.operation import Args, Kwargs
 from ..targets import Target
-from .attribution import Attribution, Explain, Method, OnePass
+from .attribution import Attribution, Explain, Method, OnePass, PerToken, Tokens
 
 __all__ = ["bundle"]
 
@@ -46,6 +46,10 @@ def bundle(*attrs: Attribution) -> Attribution:
     if not attrs or not all(isinstance(attr, Attribution) for attr in attrs):
         came = ", ".join(type(attr).__name__ for attr in attrs) or "nothing"
         raise ArgumentError(f"bundle takes attributions one by one, bundle(a, b); got {came}.")
+    methods = [attr.method for attr in attrs]
+    inner = [m.method for m in methods if isinstance(m, PerToken)]
+    if len(inner) == len(methods):  # of token ids, which are looked up once
+        attrs = tuple([Attribution(method, method) for method in inner])
     return Attribution.by(Bundle(attrs))
 
 
@@ -57,6 +61,14 @@ class Bundle(Method):
 
     def described(self) -> str:
         return ", ".join(map(repr, self.attrs))
+
+    @property
+    def tokens(self) -> Tokens | None:
+        each = [None if a.method is None else a.method.tokens for a in self.attrs]
+        found = [t for t in each if t is not None]
+        nums = tuple(sorted({n for t in found for n in t.nums}))
+        same = len(found) == len(each) and len({id(t.model) for t in found}) == 1
+        return Tokens(found[0].model, nums) if same else None
 
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         done: list[Any] = [None] * len(self.attrs)

@@ -20,7 +20,7 @@ from ..errors import ArgumentError
 from ..models.arguments import Argnums, Chosen, check_argnums
 from ..operations.operation import Args, Kwargs
 from ..targets import Target
-from .attribution import Attribution, Explain, Method
+from .attribution import Attribution, Explain, Method, Tokens
 from .gradients import gradient
 
 __all__ = ["integrated_gradients", "smooth_grad"]
@@ -95,6 +95,10 @@ class SmoothGrad(Method):
 
     def described(self) -> str:
         return f"{self.attr}; {self.samples} samples, sigma {self.sigma:g}"
+
+    @property
+    def tokens(self) -> Tokens | None:
+        return None if self.attr.method is None else self.attr.method.tokens
 
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         chosen = Chosen(args, self.argnums)
@@ -187,6 +191,10 @@ class IntegratedGradients(Method):
 
     def described(self) -> str:
         return f"{self.attr}; {len(self.places)} steps"
+
+    @property
+    def tokens(self) -> Tokens | None:
+        return None if self.attr.method is None else self.attr.method.tokens
 
     def linearize(self, args: Args, kwargs: Kwargs, once: bool = False) -> tuple[Any, Explain]:
         chosen = Chosen(args, self.argnums)

@@ -18,7 +18,7 @@ from ..models.arguments import Chosen
 from ..operations.composite import Composite, rule_name
 from ..rules import Pair, floored, is_pair
 from ..targets import Target
-from .attribution import Attribution
+from .attribution import Attribution, PerToken
 from .gradients import ByGradient
 from .report import as_html, as_text
 
@@ -112,6 +112,9 @@ def conserved(attr: Attribution, *args: Any, target: Target = None, **kwargs: An
     (True, 1)
     """
     method = attr.method if isinstance(attr, Attribution) else None
+    if isinstance(method, PerToken) and method.tokens is not None:
+        args = method.tokens.model.embedded(args, method.tokens.nums)
+        method = method.method
     if not isinstance(method, ByGradient) or method.argnums is None:
         raise ArgumentError(
             f"conserved is for what funcattr.lrp returns; got {short(attr)}. Relevance of a layer "
@@ -139,7 +142,9 @@ def _noted(composite: Composite, book: list[Taken]) -> Composite:
     """The same composite, whose pairs keep a book."""
     noted = Composite(())
     noted.rows = tuple(
-        (tests, _Noted(rule, book) if is_pair(rule) else rule) for tests, rule in composite.rows
+        # What has parts for several operands keeps nothing, all of them together.
+        (tests, _Noted(rule, book) if is_pair(rule) and not hasattr(rule, "parts") else rule)
+        for tests, rule in composite.rows
     )
     noted.groups = composite.groups
     return noted
@@ -164,7 +169,11 @@ class _Noted:
     def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
         out, *rest = prepared
         pulled = self._rule.pull(operation, g, *rest)
+        if pulled is None:
+            pulled = g.new_zeros(operation.shape)
         came, passed = _sums([g * floored(out)]), _sums([pulled * floored(operation.x)])
         name = operation.kind.names[0]
+        if name == "deviation":  # what it divides got all
+            return pulled
         self._book.append(Taken(name, operation.path, rule_name(self._rule), came, passed))
         return pulled

@@ -92,7 +92,8 @@ class _Tree:
             raise ArgumentError(
                 f"argument {n} is explained, so it has to hold a float tensor; got {came}. "
                 "Convert it (x.float(), torch.as_tensor(x)), explain another argument with "
-                "argnums=, or explain the output of an embedding layer."
+                "argnums=, or explain the output of an embedding layer: "
+                "funcattr.over_embeddings(model) takes token ids."
             )
         self.floats: list[Tensor] = [self.leaves[i] for i in self.where]
 

@@ -18,6 +18,7 @@ from ..core.private import is_view, version
 from ..core.trees import leaves
 from ..errors import ArgumentError, FuncattrError
 from .fold import Last
+from .kinds.activation import ELUS, Activation
 from .kinds.outcome import Outcome
 from .kinds.stand_in import StandIn, Whole
 from .operation import Args, Call, Kind, Kwargs, Operation
@@ -124,6 +125,25 @@ def _ruled(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:
         out = mode.given(mode.site(outcome, scale, out))
     rest = [None if one is not None else rule for rule, one in zip(own, scale)]
     return stand_in(mode, call, out, rest) if any([rule is not None for rule in rest]) else out
+
+
+def of_two(mode: Intercept, call: Call) -> bool:
+    """Whether a linear operation is none, since its weight depends on the input as well."""
+    weights = call.kind.weights(*call.tensors)
+    return weights is not None and mode.depends(weights[0])
+
+
+def elsewhere(mode: Intercept, call: Call, func: Callable[..., Any]) -> bool:
+    """Whether an operation would have a rule in another module, or by another name.
+
+    It is a site all the same, so that each ReLU in autograd's graph is one that was not seen.
+    """
+    if not (mode.strict and mode.path and isinstance(call.kind, Activation)):
+        return False
+    alike = call.kind.activation in ELUS and any(
+        [not ELUS.isdisjoint(c.activations) for c in mode.composites]
+    )
+    return alike or any([c.rule(call, func, None) is not None for c in mode.composites])
 
 
 def collect(

@@ -17,7 +17,7 @@ from .operation import Operation, Shape
 
 
 def by_users(
-    rule: rules.Rule, call: Callable[[], Tensor], shape: Shape, *given: Tensor | None
+    rule: rules.Rule, call: Callable[[], Tensor | None], shape: Shape, *given: Tensor | None
 ) -> Tensor:
     """What ``call`` returns, which calls a rule of the user's with the tensors ``given``.
 
@@ -44,8 +44,11 @@ def by_users(
             "return a new one (g.clamp(min=0) instead of g.clamp_(min=0))."
         )
     first = 1 if pair else 0  # the batch, of which merged cotangents have more
-    fits = isinstance(result, Tensor) and result.shape[first:] == shape[first:]
-    if not (fits and result.is_floating_point()):
+    if (
+        not isinstance(result, Tensor)
+        or result.shape[first:] != shape[first:]
+        or not result.is_floating_point()
+    ):
         came = short(result)
         if isinstance(result, Tensor):
             came = f"shape {tuple(result.shape)}, {result.dtype}"
@@ -81,7 +84,7 @@ def prepared_by(rule: rules.Rule | None, operation: Operation) -> Sequence[Tenso
 
 def pulled_by(
     rule: rules.Pair, g: Tensor, operation: Operation, prepared: Sequence[Tensor | None]
-) -> Tensor:
+) -> Tensor | None:
     """The cotangent of ``x`` as a pair says, by what it has prepared."""
     made = [beside(operation, n, t, g) for n, t in enumerate(prepared)]
     pull = functools.partial(rule.pull, operation, g, *made)

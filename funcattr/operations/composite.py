@@ -107,6 +107,10 @@ class Composite:
         alone = [tests[0] for tests, _ in rows if len(tests) == 1]
         return {test.value for test in alone if test.by == "kind"}
 
+    def kinds(self) -> set[str]:
+        """The kinds of operations that its rows name."""
+        return {test.value for tests, _ in self.rows for test in tests if test.by == "kind"}
+
     def classes(self) -> tuple[type, ...]:
         """The module classes of its rows."""
         return tuple([t.value for tests, _ in self.rows for t in tests if t.by == "module"])
@@ -153,6 +157,10 @@ class Composite:
         return ", ".join([_text(tests) for tests, _ in self.rows])
 
 
+#: What no row is for that does not name it: their rules are of more than one call.
+_BY_NAME = {"elementwise", "deviation"}
+
+
 def _groups(tests: tuple[Test, ...], rule: rules.Rule) -> set[str]:
     """The groups of kinds that a row may be for."""
     if not rules.is_pair(rule):
@@ -160,7 +168,7 @@ def _groups(tests: tuple[Test, ...], rule: rules.Rule) -> set[str]:
     classes = [t.value for t in tests if t.by == "module"]
     if classes and not all([issubclass(cls, ONE_OPERATION) for cls in classes]):
         return set()
-    return _named(tests) or set(KINDS.values())
+    return _named(tests) or set(KINDS.values()) - _BY_NAME
 
 
 def _named(tests: Iterable[Test]) -> set[str]:
@@ -178,6 +186,8 @@ def _acts(tests: tuple[Test, ...], rule: rules.Rule, call: Call) -> bool:
         return rules.is_pair(rule) and any([t.by == "module" for t in tests])
     if not rules.is_pair(rule):
         return isinstance(call.kind, Activation)
+    if not _BY_NAME.isdisjoint(call.kind.names) and _BY_NAME.isdisjoint(_named(tests)):
+        return False
     if getattr(rule, "needs_weight", False) and not _named(tests):
         return call.kind.weights(*call.tensors) is not None
     return True

@@ -14,24 +14,29 @@ from ..core.contexts import is_raw
 from ..core.edges import depends_on
 from ..core.layout import ambiguous
 from ..core.levels import compiling
-from ..core.private import inside_function, is_view, saved_tensors_are_hooked, set_grad_enabled
+from ..core.private import is_view, saved_tensors_are_hooked
 from ..errors import HiddenSiteError
-from .behind import behind, collect, compared, overwrite, stand_in
+from .behind import behind, collect, compared, elsewhere, of_two, overwrite, stand_in
 from .composite import Composite
 from .fold import Convolved, Last, writes
 from .kinds import activation, norm
-from .kinds.activation import ELUS, Activation
+from .kinds.activation import Activation
 from .kinds.outcome import Outcome
 from .kinds.table import CALLS, GROUP_OF
+from .kinds.transformer.attention import Attention
 from .operation import Args, Call, Kwargs, Operation
+from .origins.opened import OPENED
+from .origins.operands import by_operands, operands_of
+from .origins.origin import Origins, unstopped
 from .place import Met, Pass
 from .site import site
 from .tape import Tape
-from .watched import WATCHED, watched
+from .watched import WATCHED, Functions, watched
 
-QUICK = frozenset(("activation", "convolution", "norm", "group_norm", "max_pool", "mean", "pad"))
-COMPILED = QUICK - {"max_pool", "pad"}  # where the compiler's own is as quick
-
+QUICK = frozenset(
+    (*("activation", "convolution", "norm", "group_norm", "max_pool"), "mean", "pad", "attention")
+)
+COMPILED = QUICK - {"max_pool", "pad", "attention"}  # where the compiler's own is as quick
 Substitute = Callable[[Args, Kwargs, bool], tuple[Args, Kwargs]]
 
 
@@ -71,10 +76,10 @@ class Intercept(TorchFunctionMode):
         self.watch: Callable[[Any, Any], None] | None = None
         #: Where the graph of the input begins, if other graphs can be about.
         self.roots: set[tuple[Any, int]] | None = None
+        self._reaching: dict[Any, bool] = {}
         #: Where given, what goes on in the place of embeddings.
         self.embedded: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self._recording = True  # what it would be if only Python code had switched it
-        self._inside = self._finished = False
+        self._functions = Functions(Intercept.around.__code__)
         self._active = True
         #: The TorchScript parts of the model, by their paths.
         self.scripted: list[tuple[str, torch.nn.Module]] = []
@@ -87,6 +92,12 @@ class Intercept(TorchFunctionMode):
         elif quick:
             self.groups |= QUICK
         self.functions = {f for c in composites for f in c.functions()}
+        self.origins: Origins | None = None
+        if not self.groups.isdisjoint(("elementwise", "deviation")):
+            self.groups |= {"softmax", "activation"}
+            self.origins = Origins()
+        self.own: Sequence[rules.Rule | None] = ()  # the rules of the last call that has some
+        self._opens = not self.groups.isdisjoint(("linear", "deviation"))
         self._convolved: Convolved | None = None
         self.last: Last | None = None
         # For each composite, the kinds that have run, and the whole modules that are one operation.
@@ -109,8 +120,7 @@ class Intercept(TorchFunctionMode):
         passing = self.passing
         if passing is not None and passing.plain:
             passing.repeats = passing.repeats or saved_tensors_are_hooked()
-            if not self._finished:
-                self._follow(func, args)
+            self._functions.follow(func, args)
         if self.watch is not None:
             self.watch((args, kwargs), func)
         if self.last is not None and writes(func):
@@ -120,13 +130,22 @@ class Intercept(TorchFunctionMode):
             self.last = self.last.copied(args[0], out)
             return out
         if self.substitute is not None:
-            args, kwargs = self.substitute(args, kwargs, self._inside)
+            args, kwargs = self.substitute(args, kwargs, self._functions.inside)
+        if self._opens and func in OPENED:
+            with self:
+                return OPENED[func](*args, **kwargs)
+        if self.origins is not None and self.collected is None:
+            return self.origins.called(self, func, args, kwargs)
+        return self.routed(func, args, kwargs)
+
+    def routed(self, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+        """A call of a torch function, by what kind of operation it is."""
         if GROUP_OF.get(func) in self.groups:
             call = CALLS[func](func, args, kwargs, self.depends)
             if call is not None:
-                return self._called(call, func, args, kwargs)
+                return self.called(call, func, args, kwargs)
         elif func in self.functions:
-            return self._called(activation.other(func, args, kwargs), func, args, kwargs)
+            return self.called(activation.other(func, args, kwargs), func, args, kwargs)
         if func in WATCHED:
             return watched(self, func, args, kwargs)
         return func(*args, **kwargs)
@@ -143,23 +162,6 @@ class Intercept(TorchFunctionMode):
         finally:
             self._active = False
 
-    def _follow(self, func: Callable[..., Any], args: Args) -> None:
-        """Follows whether the forward pass is inside of the ``forward`` of an autograd.Function.
-
-        Torch switches gradients off there by itself, which no mode sees; it sees whoever else does.
-        """
-        if set_grad_enabled is None:
-            off = not torch.is_grad_enabled()
-            self._inside = off and inside_function(Intercept.around.__code__)
-            return
-        if torch.is_grad_enabled():
-            if not self._recording:
-                self._recording, self._inside = True, False
-        elif self._recording and not torch.is_inference_mode_enabled():
-            self._recording, self._inside = False, True
-        if func is set_grad_enabled and args:
-            self._recording = bool(args[0])
-
     @property
     def escaped(self) -> bool:
         """Whether a module of the model ran that its copy does not have."""
@@ -173,7 +175,10 @@ class Intercept(TorchFunctionMode):
     def finish(self) -> None:
         """Says that the forward pass is over; what a checkpoint repeats comes later."""
         self._convolved = self.last = self.watch = None
-        self._finished, self._inside = True, False
+        if self.origins is not None:
+            self.origins.finish()
+        self._reaching.clear()
+        self._functions.finish()
 
     def depends(self, t: Any) -> bool:
         """Whether ``t`` depends on the input that is differentiated."""
@@ -181,14 +186,17 @@ class Intercept(TorchFunctionMode):
             return False
         if compiling():  # what is made here of a tensor of a level further out does not
             return t.view_as(t).requires_grad
-        return self.roots is None or depends_on(t, self.roots)
+        return self.roots is None or depends_on(t, self.roots, self._reaching)
 
-    def _called(self, call: Call, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    def called(self, call: Call, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+        """A call that was taken apart, with its rules."""
         own = self.rules_of(call, func)
+        if call.operands and self.origins is not None and not isinstance(call.kind, Attention):
+            own = unstopped(self.origins, call, own, operands_of(call, args, kwargs))
         ruled = any([rule is not None for rule in own])
         if self.collected is not None:
             return collect(self.collected, call, own[0], func, args, kwargs)
-        if ruled and self._inside and self.strict:
+        if ruled and self._functions.inside and self.strict:
             where = f" in {self.where!r}" if self.where else ""
             raise HiddenSiteError(
                 f"an autograd.Function{where} calls {call.spelling} in its forward, and has a "
@@ -203,9 +211,14 @@ class Intercept(TorchFunctionMode):
             out = behind(self, call, rest, func, args, kwargs)
             self.note(call, last.own[0], out)
             return stand_in(self, merged, out, last.own)
+        apart = any([getattr(rule, "by_operands", False) for rule in own])
+        if isinstance(call.kind, Attention) or (apart and call.operands):
+            y = by_operands(self, call, own, func, args, kwargs)
+            self.note(call, own[0] if own else None, y)
+            return y if call.written is None else overwrite(call.written, y)
         if ruled and not isinstance(call.kind, (Activation, Outcome)):
             return behind(self, call, own, func, args, kwargs)
-        if not ruled and not self.pays(call) and not self._elsewhere(call, func):
+        if not ruled and not self.pays(call) and not elsewhere(self, call, func):
             self.note(call)
             made = isinstance(call.kind, Outcome) and not call.in_place
             return call.x if made else func(*args, **kwargs)
@@ -232,18 +245,14 @@ class Intercept(TorchFunctionMode):
             if self.within[i] or not call.x.is_floating_point():
                 continue
             rule = composite.rule(call, func, path, before, self.running)
-            own[i] = rule = None if rule is not None and self._of_two(call) else rule
+            own[i] = rule = None if rule is not None and of_two(self, call) else rule
             before.update(call.kind.names)
             if rule is not None:
                 self.matched[i] += 1
             elif isinstance(call.kind, Activation):
                 self.others[i].append(call.kind.activation)
+        self.own = own
         return own
-
-    def _of_two(self, call: Call) -> bool:
-        """Whether a linear operation is none, since its weight depends on the input as well."""
-        weights = call.kind.weights(*call.tensors)
-        return weights is not None and self.depends(weights[0])
 
     def given(self, y: Tensor) -> Tensor:
         """What the model gets of a site."""
@@ -281,18 +290,6 @@ class Intercept(TorchFunctionMode):
         # A graph does not know what depends on the input, and a tape is for one.
         known = self.plain and self.tape is None
         return not known or any([t.requires_grad for t in tensors])
-
-    def _elsewhere(self, call: Call, func: Callable[..., Any]) -> bool:
-        """Whether an operation would have a rule in another module, or by another name.
-
-        It is a site all the same, so that each ReLU in autograd's graph is one that was not seen.
-        """
-        if not (self.strict and self.path and isinstance(call.kind, Activation)):
-            return False
-        alike = call.kind.activation in ELUS and any(
-            [not ELUS.isdisjoint(c.activations) for c in self.composites]
-        )
-        return alike or any([c.rule(call, func, None) is not None for c in self.composites])
 
     def note(self, call: Call, rule: rules.Rule | None = None, y: Tensor | None = None) -> None:
         if self.met is not None:

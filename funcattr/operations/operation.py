@@ -275,6 +275,9 @@ class Call(NamedTuple):
     written: Tensor | None = None
     #: The class of the module, where the call is that of a whole one.
     module: type | None = None
+    #: Of an operation of several tensors with parts of a rule: their roles, and where they stand
+    #: among the arguments.
+    operands: tuple[tuple[str, int | str], ...] = ()
 
 
 # whether a tensor depends on what is explained

@@ -116,7 +116,7 @@ class Site(torch.autograd.Function):
                     "torch.func.grad, and differentiate that."
                 )
 
-            def pull(g: Tensor, x: Tensor | None) -> Tensor:
+            def pull(g: Tensor, x: Tensor | None) -> Any:
                 shape = (*g.shape[:1], *ctx.shape[1:])
                 operation = Operation(kind, x, own, shape, place.keep, place.alone, place.path)
                 if rule is None or true:
@@ -128,7 +128,8 @@ class Site(torch.autograd.Function):
 
             known = rule is None or any(rule is one for one in rules.BY_EXAMPLE)
             merges = place.merges and kind.any_batch and known and g.dim() == 4
-            g_x = (merged(pull, g, x) if merges else pull(g, x)).to(ctx.dtype)
+            g_x = merged(pull, g, x) if merges else pull(g, x)
+            g_x = None if g_x is None else g_x.to(ctx.dtype)
         pulled: Tensors = [None] * len(own)
         if any(needs):
             assert x is not None

@@ -5,6 +5,7 @@ gradients in the middle of a forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,12 @@ import torch
 from ..core.graft import graft, steady
 from ..core.layout import ambiguous
 from ..core.levels import compiling, levels, transforming
-from ..core.private import forward_mode_active, left_behind
+from ..core.private import (
+    forward_mode_active,
+    inside_function,
+    left_behind,
+    set_grad_enabled,
+)
 from ..core.trees import leaves
 from ..errors import HiddenSiteError
 from .fold import Unfold
@@ -73,3 +79,36 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
             "require_match=False to let the rule act on both."
         )
     return func(*args, **kwargs)
+
+
+class Functions:
+    """Follows whether a forward pass is inside of the ``forward`` of an autograd.Function.
+
+    Torch switches gradients off there by itself, which no mode sees; it sees whoever else does.
+    ``outermost`` is the code that the forward pass began with.
+    """
+
+    def __init__(self, outermost: CodeType) -> None:
+        self._outermost = outermost
+        self._recording = True  # what it would be if only Python code had switched it
+        self.inside = self._finished = False
+
+    def finish(self) -> None:
+        """Says that the forward pass is over; what a checkpoint repeats comes later."""
+        self._finished, self.inside = True, False
+
+    def follow(self, func: Callable[..., Any], args: Args) -> None:
+        """Is told of every call."""
+        if self._finished:
+            return
+        if set_grad_enabled is None:
+            off = not torch.is_grad_enabled()
+            self.inside = off and inside_function(self._outermost)
+            return
+        if torch.is_grad_enabled():
+            if not self._recording:
+                self._recording, self.inside = True, False
+        elif self._recording and not torch.is_inference_mode_enabled():
+            self._recording, self.inside = False, True
+        if func is set_grad_enabled and args:
+            self._recording = bool(args[0])

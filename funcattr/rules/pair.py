@@ -44,8 +44,8 @@ class Pair(Protocol):
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         """The tensors that do not depend on the target."""
 
-    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
-        """The cotangent of ``x``."""
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor | None:
+        """The cotangent of ``x``; None where nothing passes."""
 
 
 Rule = Elementwise | Pair

@@ -73,7 +73,15 @@ class Linear(Plain):
 
 
 def _value(operation: Any) -> Tensor:
-    out: Tensor = operation.value()
+    return checked(operation.value(), operation)
+
+
+def checked(out: Tensor, operation: Any) -> Tensor:
+    """``out``, in a dtype that relevance can be carried in.
+
+    Raises:
+        ArgumentError: it cannot.
+    """
     if out.dtype == torch.float16:
         raise ArgumentError(
             f"{operation.where} is in float16, which is too coarse for relevance (there is no "
@@ -233,7 +241,20 @@ class Share(Plain):
     reads_x: ClassVar[bool] = False
     scales: ClassVar[bool] = True
 
+    def parts(self, roles: Sequence[str]) -> Sequence[Share | None]:
+        """What each of several operands gets, all of them together everything.
+
+        Of attention one part is the value's, and the other that of query and key.
+        """
+        if len(roles) < 2:
+            return [None for _ in roles]
+        if "value" not in roles:
+            return [self for _ in roles]
+        weights = Share((1 - self.part) * (self.part if len(roles) == 3 else 1.0))
+        return [self if role == "value" else weights for role in roles]
+
     def prepare(self, operation: Any) -> Sequence[Tensor]:
+        checked(operation.value(), operation)
         return ()
 
     def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
@@ -247,9 +268,11 @@ class Stop(Plain):
 
     __name__ = "stop"
     reads_x: ClassVar[bool] = False
+    #: Whether nothing passes, for which None stands as it does in autograd.
+    blocks: ClassVar[bool] = True
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         return ()
 
-    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
-        return g.new_zeros(operation.shape)
+    def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> None:
+        return None

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import ArgumentError, short
-from . import first_layer, propagation
+from . import first_layer, propagation, weighting
 from .pair import Pair
 
 #: Relevance passes as it is: of the output to the input, number by number. For activations, and
@@ -20,8 +20,20 @@ pass_through: Pair = propagation.PassThrough()
 stop: Pair = propagation.Stop()
 
 #: Half of it, for a product of two tensors that both depend on the input, each of which would get
-#: all of it by the true derivative (Achtibat et al., "AttnLRP", 2024, proposition 3.2).
+#: all of it by the true derivative (Achtibat et al., "AttnLRP", 2024, proposition 3.2). Of
+#: attention the values get a half, queries and keys a quarter each; what does not depend on the
+#: input has no part, and leaves its own to the others.
 share: Pair = propagation.Share(0.5)
+
+#: Relevance passes to what is weighted, and none to the weights: those of attention (from a softmax
+#: to query and key) and gates (a product with the output of an activation). Other products are
+#: shared (Ali et al., "XAI for Transformers: Better Explanations through Conservative Propagation",
+#: 2022, section 3).
+stop_weights: Pair = weighting.StopWeights()
+
+#: The derivative of a norm with the standard deviation (or root mean square) that it divides by as
+#: a constant, for layer, RMS, group and batch norms (Ali et al., 2022, section 3.2).
+fixed_scale: Pair = weighting.FixedScale()
 
 
 def epsilon(eps: float = 1e-6, *, zero_bias: bool = False) -> Pair:

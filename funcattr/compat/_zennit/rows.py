@@ -69,7 +69,7 @@ Place = str | Callable[..., Any]
 PLACES: dict[str, tuple[Place, ...]] = {
     "Convolution": ("convolution",),
     "Linear": ("convolution", "linear"),
-    "BatchNorm": ("norm",),
+    "BatchNorm": ("batch_norm",),
     "AvgPool": ("mean",),
     "MaxPool": ("max_pool",),
     "Activation": ("activation", *FUNCTIONS.values()),

@@ -49,6 +49,20 @@ class GroupNorm(Kind):
         scaled = g if weight is None else g * along(weight, 1, g)
         return self._projected(scaled, x).to(g.dtype)
 
+    def scale(self, x: Tensor) -> Tensor:
+        """What it multiplies by, one over the standard deviation of each group."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        grouped = x.reshape(x.shape[0], self.groups, -1).to(wide)
+        variance = grouped.var(-1, correction=0, keepdim=True)
+        return torch.rsqrt(variance + self.eps).to(x.dtype)
+
+    def pull_scaled(self, g: Tensor, operation: Operation, scale: Tensor) -> Tensor:
+        """The cotangent of ``x`` with that scale as a constant."""
+        weight = operation.tensors[0]
+        scaled = g if weight is None else g * along(weight, 1, g)
+        grouped = scaled.reshape(g.shape[0], self.groups, -1)
+        return ((grouped - grouped.mean(-1, keepdim=True)) * scale).reshape(g.shape)
+
     def _projected(self, t: Tensor, x: Tensor) -> Tensor:
         shape = (x.shape[0], self.groups, -1)
         wide = torch.promote_types(x.dtype, torch.float32)

@@ -19,7 +19,7 @@ class Norm(Linear):
     """``F.batch_norm(x, mean, var, weight, bias)`` by given statistics: a scale and a shift."""
 
     eps: float
-    names: ClassVar[tuple[str, ...]] = ("norm",)
+    names: ClassVar[tuple[str, ...]] = ("norm", "batch_norm")
     quick: ClassVar[bool] = True
 
     def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:

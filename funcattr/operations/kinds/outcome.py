@@ -41,7 +41,7 @@ class Outcome(Kind):
 _ADDED = {torch.Tensor.add_: torch.add, torch.Tensor.sub_: torch.sub}
 _ADDS = (torch.add, torch.Tensor.add, torch.sub, torch.Tensor.sub)
 _MULTIPLIED = {torch.Tensor.mul_: torch.mul}
-_MULTIPLIES = (torch.mul, torch.Tensor.mul)
+_MULTIPLIES = (torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.multiply)
 _SUMS = (torch.sum, torch.Tensor.sum)
 _AVERAGES = (
     *(torch.mean, torch.Tensor.mean),
@@ -58,10 +58,12 @@ def _two(
         two = len(args) > 1 and isinstance(args[0], Tensor) and isinstance(args[1], Tensor)
         if not two or "out" in kwargs or not enough(map(depends, args[:2])):
             return None
+        operands = (("", 0), ("", 1)) if name == "product" else ()
         if func in in_place:
-            out = in_place[func](*args, **kwargs)
-            return Call(Outcome(name), out, (), func.__name__, True, args[0])
-        return Call(Outcome(name), func(*args, **kwargs), (), func.__name__)
+            written = args[0]  # whose derivative needs what is there before
+            out = in_place[func](written.clone(), *args[1:], **kwargs)
+            return Call(Outcome(name), out, (), func.__name__, True, written, None, operands)
+        return Call(Outcome(name), func(*args, **kwargs), (), func.__name__, operands=operands)
 
     return recognise
 

@@ -59,15 +59,20 @@ def product(
     lead: Args = (),
     rest: Args = (),
     more: Kwargs | None = None,
+    apart: bool = True,
 ) -> Call | None:
-    """A product of two tensors, of which one depends on the input, or both do."""
+    """A product of two tensors, of which one depends on the input, or both do.
+
+    ``apart`` says that they are arguments by themselves, behind ``lead``.
+    """
     if len(factors) != 2 or not all(isinstance(t, Tensor) and t.dim() for t in factors):
         return None
     first, second = map(depends, factors)
     more = more or {}
     if first and second:
         out = _FUNCTIONS[function](*lead, *factors, *rest, **more)
-        return Call(Outcome("matmul"), out, (), function)
+        operands = (("", len(lead)), ("", len(lead) + 1)) if apart else ()
+        return Call(Outcome("matmul"), out, (), function, operands=operands)
     if not (first or second):
         return None
     kind = Product(function, second, tuple(lead), tuple(rest), tuple(more.items()))
@@ -78,9 +83,10 @@ def _einsum(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | N
     equation, *factors = args
     if not isinstance(equation, str) or kwargs:
         return None
-    if len(factors) == 1 and isinstance(factors[0], (tuple, list)):
+    apart = not (len(factors) == 1 and isinstance(factors[0], (tuple, list)))
+    if not apart:
         factors = list(factors[0])
-    return product("einsum", tuple(factors), depends, (equation,))
+    return product("einsum", tuple(factors), depends, (equation,), apart=apart)
 
 
 def _tensordot(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
@@ -98,7 +104,16 @@ def _bmm(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None
     return None if kwargs else product("matmul", args, depends)
 
 
+def _baddbmm(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+    """``beta * mask + alpha * a @ b``, as attention has its scores."""
+    if "out" in kwargs or len(args) != 3 or depends(args[0]) or not all(map(depends, args[1:])):
+        return None
+    out, operands = func(*args, **kwargs), (("", 1), ("", 2))
+    return Call(Outcome("matmul"), out, (), "baddbmm", operands=operands)
+
+
 CALLS: Mapping[Callable[..., Any], Recognise] = {
+    **dict.fromkeys((torch.baddbmm, torch.Tensor.baddbmm), _baddbmm),
     torch.einsum: _einsum,
     torch.functional.einsum: _einsum,
     torch.tensordot: _tensordot,

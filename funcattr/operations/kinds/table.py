@@ -18,18 +18,21 @@ from . import (
     products,
     transposed,
 )
+from .transformer import attention, layer_norm
 
 _GROUPS: Mapping[str, Mapping[Callable[..., Any], Recognise]] = {
     "activation": activation.CALLS,
     "convolution": {**convolution.CALLS, **transposed.CALLS},
     "linear": {**linear.CALLS, **products.CALLS},
-    "norm": norm.CALLS,
+    "norm": {**norm.CALLS, **layer_norm.CALLS},
     "group_norm": group_norm.CALLS,
     "max_pool": pooling.CALLS,
     "mean": {**pooling.MEANS, **outcome.MEANS},
     "sum": outcome.SUMS,
     "product": outcome.PRODUCTS,
     "pad": padding.CALLS,
+    "attention": attention.CALLS,
+    "softmax": attention.SOFTMAXES,
 }
 
 #: How a call of a torch function is taken apart.
@@ -40,4 +43,5 @@ GROUP_OF = {func: group for group, calls in _GROUPS.items() for func in calls}
 KINDS = {group: group for group in _GROUPS} | dict.fromkeys(
     ("relu", *activation.ACTIVATIONS), "activation"
 )
-KINDS["matmul"] = "linear"
+KINDS |= {"matmul": "linear", "deviation": "deviation", "elementwise": "elementwise"}
+KINDS |= dict.fromkeys(("batch_norm", "layer_norm", "rms_norm"), "norm")

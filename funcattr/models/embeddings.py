@@ -1,0 +1,173 @@
+"""Models of token ids as functions of embeddings: `over_embeddings`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArgumentError, LayerError, check_flags, nearest, short
+from ..operations.intercept import Intercept
+from ..operations.operation import Args, Kwargs
+from .copies import Forward
+from .functional import Inside, call, module_of, takes_parameters
+
+__all__ = ["over_embeddings"]
+
+
+class Embedded(NamedTuple):
+    """Token ids, and what stands for their rows of the embedding layer."""
+
+    ids: Tensor | None
+    embeddings: Tensor
+
+
+def over_embeddings(
+    model: Callable[..., Any],
+    embedding: str | nn.Module | None = None,
+    *,
+    per_token: bool = True,
+) -> OverEmbeddings:
+    """A model of token ids as a function of their embeddings, for which ids can be given.
+
+    Every attribution of it takes ids where the model does: ``attr(ids, target=...)``. What is
+    explained is the output of the embedding layer; the model still gets the ids, and makes its
+    positions and masks of them. Baselines and noise are embeddings, too.
+
+    Args:
+        model: an ``nn.Module`` of ids (or what `with_rules` made of one).
+        embedding: the embedding layer, or its path; None for that of ``get_input_embeddings()``,
+            or the only one that there is. Where it is called more than once, the first call with
+            ids of the same shape.
+        per_token: whether maps are summed over the dims of an embedding. That is what relevance,
+            input x gradient and integrated gradients are for; False leaves them as they are.
+
+    Returns:
+        A function with the model's arguments and values. Maps of its attributions are ``[B, N]``
+        for ids ``[B, N]``; without ``per_token`` they are ``[B, N, D]``.
+
+    Raises:
+        ArgumentError: ``model`` has no modules that are known; when called: what is explained is no
+            tensor of ids.
+        LayerError: no embedding layer is found, or several; when called: it did not run on the ids.
+
+    >>> import funcattr as fa
+    >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 2))
+    >>> attr = fa.input_x_gradient(over_embeddings(model))
+    >>> attr(torch.tensor([[3, 1, 4], [1, 5, 2]]), target=1).shape
+    torch.Size([2, 3])
+    """
+    module = module_of(model)
+    if module is None or takes_parameters(model):
+        raise ArgumentError(
+            "over_embeddings takes an nn.Module, whose embedding layer it looks for; got "
+            f"{short(model)}. A function can be explained by its embeddings itself: lambda e: "
+            "model(inputs_embeds=e)."
+        )
+    check_flags(per_token=per_token)
+    return OverEmbeddings(model, _found(module, embedding), bool(per_token))
+
+
+@dataclass(eq=False)
+class OverEmbeddings(Inside):
+    """What `over_embeddings` returns."""
+
+    func: Callable[..., Any]
+    embedding: nn.Module
+    per_token: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return call(self, args, kwargs, mode=Intercept((), depth=0), path=[""])
+
+    def embedded(self, args: Args, nums: tuple[int, ...]) -> Args:
+        """``args`` with `Embedded` in the place of those ids that are explained.
+
+        Raises:
+            ArgumentError: they are none.
+        """
+        made = list(args)
+        for n in nums:
+            if not -len(args) <= n < len(args) or isinstance(args[n], Embedded):
+                continue
+            ids = args[n]
+            if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
+                raise ArgumentError(
+                    f"argument {n} of a model over_embeddings is a tensor of token ids; got "
+                    f"{short(ids)}. Embeddings are explained by the model itself: lambda e: "
+                    "model(inputs_embeds=e)."
+                )
+            made[n] = Embedded(ids, self.embedding(ids).detach())
+        return tuple(made)
+
+    def call(self, args: Args, kwargs: Kwargs, **how: Any) -> Any:
+        given = [a for a in args if isinstance(a, Embedded)]
+        args = tuple([a.ids if isinstance(a, Embedded) else a for a in args])
+        around = functools.partial(_replaced, given)
+        wraps = [*how.pop("wraps", ()), *((m, around) for m in self._alike())]
+        out = call(self.func, args, kwargs, wraps=wraps, **how)
+        if given:
+            raise LayerError(
+                f"the embedding layer, {short(self.embedding)}, did not run on the ids; name "
+                "another one, over_embeddings(model, 'path.of.it')."
+            )
+        return out
+
+    def _alike(self) -> list[nn.Module]:
+        """The embedding layer, and those that share its weight."""
+        module = module_of(self.func)
+        assert module is not None
+        own = getattr(self.embedding, "weight", None)
+        modules = [m for m in module.modules() if isinstance(m, nn.Embedding)]
+        alike = [m for m in modules if m.weight is own and m is not self.embedding]
+        return [self.embedding, *alike]
+
+
+def _replaced(given: list[Embedded], forward: Forward) -> Forward:
+    """``forward`` of an embedding layer, which gives what is given for the ids, once."""
+
+    def looked_up(*args: Any, **kwargs: Any) -> Any:
+        ids = next(iter((*args, *kwargs.values())), None)
+        for i, one in enumerate(given):
+            if isinstance(ids, Tensor) and one.ids is not None and ids.shape == one.ids.shape:
+                return given.pop(i).embeddings
+        return forward(*args, **kwargs)
+
+    return looked_up
+
+
+def _found(module: nn.Module, embedding: Any) -> nn.Module:
+    paths = {path: m for path, m in module.named_modules() if isinstance(m, nn.Embedding)}
+    if isinstance(embedding, str):
+        every = dict(module.named_modules())
+        if embedding not in every:
+            raise LayerError(f"the model has no {embedding!r}.{nearest(embedding, every)}")
+        found: nn.Module = every[embedding]
+        return found
+    if isinstance(embedding, nn.Module):
+        if not any(m is embedding for m in module.modules()):
+            raise LayerError(f"{short(embedding)} is no module of the model.")
+        return embedding
+    if embedding is not None:
+        raise ArgumentError(
+            f"embedding is a module of the model or the path of one; got {short(embedding)}."
+        )
+    get: Any = getattr(module, "get_input_embeddings", None)
+    if callable(get):
+        try:
+            own = get()
+        except (NotImplementedError, AttributeError):  # of a base class, for a model of no tokens
+            own = None
+        if isinstance(own, nn.Module):
+            return own
+    weights: dict[int, nn.Module] = {id(m.weight): m for m in paths.values()}
+    if len(weights) == 1:
+        return next(iter(weights.values()))
+    there = f"several, {', '.join(map(repr, paths))}" if paths else "none"
+    raise LayerError(
+        f"the model's embedding layer is the only nn.Embedding that there is, and there are {there}"
+        "; name it, over_embeddings(model, 'path.of.it')."
+    )

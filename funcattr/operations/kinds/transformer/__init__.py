@@ -1,0 +1,1 @@
+"""The kinds of operations that transformers are made of, beside linear layers and activations."""

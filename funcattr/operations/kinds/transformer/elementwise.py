@@ -1,0 +1,59 @@
+"""Functions of single numbers written out, and the deviations that written-out norms divide by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...operation import Args, Call, Depends, Kind, Kwargs, Recognise
+from ..outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Elementwise(Kind):
+    """An elementwise function made of several calls, of which input and output are known."""
+
+    names: ClassVar[tuple[str, ...]] = ("elementwise",)
+
+    def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
+        raise NotImplementedError("its calls were made as the model makes them")
+
+
+def _spelled(names: Iterable[str]) -> frozenset[Callable[..., Any]]:
+    """All functions of these names."""
+    spaces = (torch, torch.Tensor, torch.special, torch.linalg)
+    found = [getattr(space, name, None) for name in names for space in spaces]
+    return frozenset(f for f in found if f is not None)
+
+
+SUMS = _spelled(("add", "sub", "rsub", "__rsub__"))
+#: Sums with, and multiples by, what does not depend on the input.
+AFFINE = SUMS | _spelled(("mul", "div", "neg", "true_divide", "multiply", "negative"))
+#: Of one tensor, or of several that come of one.
+CURVED = _spelled(("pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh"))
+POWERS = _spelled(("pow", "__pow__"))
+ROOTS = _spelled(("rsqrt", "sqrt"))
+_SIZES = ROOTS | _spelled(("std", "norm", "vector_norm"))
+
+
+def _deviation(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+    if not args or "out" in kwargs or not depends(args[0]):
+        return None
+    return Call(Outcome("deviation"), func(*args, **kwargs), (), func.__name__)
+
+
+def _negative_power(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+    power = args[1] if len(args) > 1 else kwargs.get("exponent")
+    if not isinstance(power, (int, float)) or power >= 0:
+        return None
+    return _deviation(func, args, kwargs, depends)
+
+
+DEVIATIONS: Mapping[Callable[..., Any], Recognise] = {
+    **dict.fromkeys(_SIZES, _deviation),
+    **dict.fromkeys(POWERS, _negative_power),
+}

@@ -1,0 +1,197 @@
+"""What a tensor came of: which rules go by that, and torch's graph does not say it.
+
+A product of two tensors is a norm where one is a deviation, an activation where both come of one
+tensor number by number, a gate where one comes of an activation, and attention's where one comes of
+a softmax. That is known of what was computed a moment ago, and of no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...core.levels import compiling
+from ...core.private import version
+from ...rules import Rule
+from ..behind import stand_in
+from ..kinds.norm import without_statistics
+from ..kinds.table import GROUP_OF
+from ..kinds.transformer.elementwise import (
+    AFFINE,
+    CURVED,
+    DEVIATIONS,
+    ROOTS,
+    SUMS,
+    Elementwise,
+)
+from ..operation import Args, Call, Kwargs
+
+if TYPE_CHECKING:
+    from ..intercept import Intercept
+
+KEPT = 32  # tensors whose origin is known, the last ones
+
+_FOLLOWED_NAMES = (
+    *("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous", "clone"),
+    *("view", "reshape", "transpose", "permute", "expand", "expand_as", "unsqueeze", "squeeze"),
+    *("flatten", "unflatten", "masked_fill", "nan_to_num", "dropout", "clamp", "clamp_min"),
+)
+#: Of these what comes out has the origin of what goes in, but for its shape.
+FOLLOWED = frozenset(
+    getattr(space, name)
+    for name in _FOLLOWED_NAMES
+    for space in (torch, torch.Tensor, F)
+    if hasattr(space, name)
+)
+
+
+class Origin(NamedTuple):
+    """``root`` is the tensor that it is an elementwise function of, which may be ``curved``.
+
+    A ``weight`` comes of a softmax or an activation. ``stopped`` are the composites that let no
+    relevance through to where it came from.
+    """
+
+    root: Tensor | None = None
+    curved: bool = False
+    weight: bool = False
+    stopped: frozenset[int] = frozenset()
+
+
+_UNKNOWN = Origin()
+
+
+class Origins:
+    """The origins of the tensors that a forward pass made last."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Tensor, Origin, int, int]] = []
+        #: The paths of modules with norms that are known, and where there may be others: the path,
+        #: what was called, and the composites for which it is inside of a whole module.
+        self.normed: set[str] = set()
+        self.odd: list[tuple[str, str, tuple[int, ...]]] = []
+
+    def of(self, t: Tensor) -> Origin:
+        """The origin of ``t``, if neither that nor its root was written to since."""
+        for known, origin, own, roots in reversed(self._known):
+            if known is t:
+                same = own == _version(t) and roots == _version(origin.root)
+                return origin if same else _UNKNOWN
+        return _UNKNOWN
+
+    def finish(self) -> None:
+        """Lets go of all tensors."""
+        self._known.clear()
+
+    def _note(self, t: Tensor, origin: Origin) -> None:
+        self._known.append((t, origin, _version(t), _version(origin.root)))
+        del self._known[:-KEPT]
+
+    def called(self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+        """A call of the model's, with what follows from where its arguments came from."""
+        mode.own = ()
+        # Of those that are followed the others say what shape or type is meant.
+        sources = [a for a in (args[:1] if func in FOLLOWED else args) if mode.depends(a)]
+        origins = [self.of(t) for t in sources]
+        call = None
+        if func in DEVIATIONS and not (func in ROOTS and origins and origins[0].curved):
+            call = DEVIATIONS[func](func, args, kwargs, mode.depends)
+        if call is not None and "deviation" in mode.groups:
+            self.normed.add(mode.where)
+            return self._noted(mode, mode.called(call, func, args, kwargs), _UNKNOWN)
+        if sources:
+            self._look_for_norms(mode, func, args, kwargs, origins)
+        out = mode.routed(func, args, kwargs)
+        if not sources or not mode.depends(out) or any([out is a for a in args]):
+            return out
+        constants = [a for a in args if isinstance(a, Tensor) and a.dim() and not mode.depends(a)]
+        origin = _origin(func, sources, origins, constants)
+        if origin.root is None or not origin.curved:
+            return self._noted(mode, out, origin)
+        alone = len(sources) == 1 and origin.root is sources[0]
+        if "elementwise" in mode.groups and not (alone and GROUP_OF.get(func) == "activation"):
+            call = Call(Elementwise(), origin.root, (), getattr(func, "__name__", ""))
+            own = mode.rules_of(call, func)
+            if any([rule is not None for rule in own]):
+                out = stand_in(mode, call, out, own)
+                mode.note(call, own[0], out)
+        return self._noted(mode, out, origin)
+
+    def _look_for_norms(
+        self,
+        mode: Intercept,
+        func: Callable[..., Any],
+        args: Args,
+        kwargs: Kwargs,
+        origins: Sequence[Origin],
+    ) -> None:
+        """Notes norms, and products and quotients that may be some."""
+        known = not any([origin.stopped for origin in origins])
+        two = len(origins) > 1 and func in AFFINE and func not in SUMS and known
+        if without_statistics(func, args, kwargs) is not None:
+            self.odd.append((mode.where, func.__name__, tuple(mode.within)))
+        elif GROUP_OF.get(func) in ("norm", "group_norm"):
+            self.normed.add(mode.where)
+        elif two:
+            self.odd.append((mode.where, "", tuple(mode.within)))
+
+    def _noted(self, mode: Intercept, out: Tensor, origin: Origin) -> Tensor:
+        stopped = [i for i, rule in enumerate(mode.own) if getattr(rule, "blocks", False)]
+        origin = origin._replace(stopped=origin.stopped.union(stopped))
+        if origin.root is not None or origin.weight or origin.stopped:
+            self._note(out, origin)
+        return out
+
+    def roles(self, call: Call, operands: Sequence[Tensor], composite: int) -> list[str | None]:
+        """What each operand of a call is to a rule of a composite; None where it gets nothing."""
+        roles: list[str | None] = []
+        for (role, _), t in zip(call.operands, operands):
+            origin = self.of(t)
+            name = role or ("weight" if origin.weight else "factor")
+            roles.append(None if composite in origin.stopped else name)
+        return roles
+
+
+def _origin(
+    func: Callable[..., Any],
+    sources: Sequence[Tensor],
+    origins: Sequence[Origin],
+    constants: Sequence[Tensor],
+) -> Origin:
+    """That of the output of a call."""
+    group = GROUP_OF.get(func)
+    if group == "softmax":
+        return Origin(weight=True)
+    stopped = frozenset.intersection(*[o.stopped for o in origins])
+    bends = func in CURVED or group == "activation" or func in ROOTS
+    if bends or func in AFFINE:
+        roots = [t if o.root is None else o.root for t, o in zip(sources, origins)]
+        shapes = {t.shape for t in (*sources, roots[0])}
+        if len(shapes) == 1 and not constants and all([root is roots[0] for root in roots]):
+            product = len(sources) > 1 and func not in SUMS
+            curved = bends or product or any([o.curved for o in origins])
+            weight = curved or any([o.weight for o in origins])
+            return Origin(roots[0], curved, weight, stopped)
+    if len(sources) == 1 and (func in AFFINE or func in FOLLOWED or bends):
+        return Origin(None, False, origins[0].weight or group == "activation", stopped)
+    return Origin(stopped=stopped)
+
+
+def _version(t: Tensor | None) -> int:
+    return 0 if t is None or compiling() else version(t)
+
+
+def unstopped(
+    origins: Origins, call: Call, own: Sequence[Rule | None], operands: Sequence[Tensor]
+) -> list[Rule | None]:
+    """The rules of a product; None where one operand gets nothing anyway, so that the other gets
+    all.
+    """
+    return [
+        None if rule is None or None in origins.roles(call, operands, i) else rule
+        for i, rule in enumerate(own)
+    ]

@@ -1,0 +1,1 @@
+"""Relevance and gradients on transformers: small ones, written by hand, against formulas."""
