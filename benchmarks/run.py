@@ -16,10 +16,32 @@ import torch
 
 import funcattr as fa
 
-from . import compilation, datasets, late, memory, parts, precision, relevance, small, sweeps
+from . import (
+    compilation,
+    datasets,
+    late,
+    memory,
+    parts,
+    precision,
+    relevance,
+    small,
+    sweeps,
+    tokens,
+)
 from .harness import Record, Setting, prepare
 
-GROUPS = (sweeps, parts, late, precision, memory, small, compilation, relevance, datasets)
+GROUPS = (
+    sweeps,
+    parts,
+    late,
+    precision,
+    memory,
+    small,
+    compilation,
+    relevance,
+    datasets,
+    tokens,
+)
 CASES = {name: case for group in GROUPS for name, case in group.cases().items()}
 RESULTS = Path(__file__).with_name("results")
 LIBRARIES = ("torch", "numpy", "captum", "zennit", "torchray", "pytorchcv", "zarr")
