@@ -173,7 +173,7 @@ def _check(
             if mode.origins is not None:
                 hidden.refuse_norms(func, composite, i, mode.origins)
             hidden.refuse_kernels(func, composite, graph)
-            found = found and not (explained and not hidden.matched(graph, i))
+            found = found and (not explained or mode.cut or hidden.matched(graph, i))
         if not found and plan.baseline is None:  # to compare has a meaning without rules as well
             hidden.refuse_none(func, composite, mode.matched[i], mode.others[i])
         if not compiling() and composite.asks_for_paths():

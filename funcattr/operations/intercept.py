@@ -97,6 +97,7 @@ class Intercept(TorchFunctionMode):
             self.groups |= {"softmax", "activation"}
             self.origins = Origins()
         self.own: Sequence[rules.Rule | None] = ()  # the rules of the last call that has some
+        self.cut = False  # whether a rule acted so that no site is needed
         self._opens = not self.groups.isdisjoint(("linear", "deviation"))
         self._convolved: Convolved | None = None
         self.last: Last | None = None

@@ -201,3 +201,19 @@ def test_compiled():
     attr, x = fa.lrp(model, fa.composites.attn_lrp()), M.example(M.LLAMA)
     compiled = torch.compile(attr, fullgraph=True, backend="aot_eager")
     assert_close(compiled(x, target=(-1, 7)), attr(x, target=(-1, 7)), 1e-10)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("attention", ["sdpa", "grouped"])
+def test_torchs_kernel_for_many_targets(config, attention):
+    """In a sweep, with masks of all kinds, and in one pass under an outer derivative."""
+    model = M.model(M.CONFIGS[config]).spelled(attention=attention)
+    places = [(0, t) for t in range(M.VOCAB)]
+    for mask in (None, M.PADDING, M.PADDING[:1]) if config == "bert" else (None,):
+        for method in (fa.gradient, lambda f: fa.lrp(f, fa.composites.attn_lrp())):
+            attr = method(fa.over_embeddings(model))
+            looped = torch.stack([attr(M.IDS, mask, target=t) for t in places])
+            for size in (None, 3):
+                swept = fa.sweep(attr, M.IDS, mask, targets=places, chunk_size=size)
+                assert_close(swept, looped, 1e-11)
+            assert_close(attr.linearize(M.IDS, mask)[1]((0, 4)), looped[4], 1e-11)

@@ -14,8 +14,9 @@ from ...core.private import forward_mode_active, vmap_active
 from ...rules import Rule
 from ..kinds.outcome import Outcome
 from ..kinds.transformer.attention import Attention, drops, written_out
+from ..kinds.transformer.kernel import by_kernel, fits
 from ..operation import Args, Call, Kwargs
-from .origin import Origins
+from .origin import Origins, cuts
 
 if TYPE_CHECKING:
     from ..intercept import Intercept
@@ -48,7 +49,9 @@ def by_operands(
                 parts[i][n] = part
     replaced, named = list(args), dict(kwargs)
     for (_, place), t, some in zip(call.operands, operands, parts):
-        if any([part is not None for part in some]):
+        if cuts(mode, some):
+            t = t.detach()
+        elif any([part is not None for part in some]):
             outcome = Call(Outcome(call.kind.names[0]), t, (), call.spelling)
             t = mode.given(mode.site(outcome, some, t))
         if isinstance(place, int):
@@ -73,9 +76,11 @@ def _attended(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwa
 
     Its derivative knows neither many cotangents nor a derivative of its own; written out it does.
     """
-    once = mode.passing is not None and mode.passing.last and not mode.quick
-    if (once and not compiling()) or drops(args, kwargs):
+    once = mode.passing is not None and mode.passing.last
+    if (once and not mode.quick) or drops(args, kwargs):
         return func(*args, **kwargs)
+    if once and fits(args, kwargs) and any(map(mode.depends, args[:2])):
+        return by_kernel(args, kwargs)
     written = written_out(args, kwargs)
     if compiling() or vmap_active() or forward_mode_active():
         return written

@@ -102,7 +102,8 @@ class Origins:
             call = DEVIATIONS[func](func, args, kwargs, mode.depends)
         if call is not None and "deviation" in mode.groups:
             self.normed.add(mode.where)
-            return self._noted(mode, mode.called(call, func, args, kwargs), _UNKNOWN)
+            out = mode.called(call, func, args, kwargs)
+            return out.detach() if cuts(mode, mode.own) else self._noted(mode, out, _UNKNOWN)
         if sources:
             self._look_for_norms(mode, func, args, kwargs, origins)
         out = mode.routed(func, args, kwargs)
@@ -195,3 +196,13 @@ def unstopped(
         None if rule is None or None in origins.roles(call, operands, i) else rule
         for i, rule in enumerate(own)
     ]
+
+
+def cuts(mode: Intercept, own: Sequence[Rule | None]) -> bool:
+    """Whether rules let nothing through and nobody asks for another derivative, so that a tensor
+    can be detached.
+    """
+    last = mode.passing is not None and mode.passing.last
+    cut = last and all([getattr(rule, "blocks", False) for rule in own])
+    mode.cut = mode.cut or cut
+    return cut

@@ -31,6 +31,13 @@ _ARGS: Kwargs = dict.fromkeys((*ROLES, "attn_mask")) | {"dropout_p": 0.0, "is_ca
 _ARGS |= {"scale": None, "enable_gqa": False}
 
 
+def named_arguments(args: Args, kwargs: Kwargs) -> Kwargs:
+    """The arguments of a call that are not what they are by default, and its tensors."""
+    named = by_name(_ARGS, args, kwargs)
+    lasting = (*ROLES, "attn_mask")
+    return {n: v for n, v in named.items() if n in lasting or v != _ARGS[n]}
+
+
 def _attention(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
     named = by_name(_ARGS, args, kwargs)
     operands = [named[role] for role in ROLES]
