@@ -30,18 +30,7 @@ from . import (
 )
 from .harness import Record, Setting, prepare
 
-GROUPS = (
-    sweeps,
-    parts,
-    late,
-    precision,
-    memory,
-    small,
-    compilation,
-    relevance,
-    datasets,
-    tokens,
-)
+GROUPS = (sweeps, parts, late, precision, memory, small, compilation, relevance, datasets, tokens)
 CASES = {name: case for group in GROUPS for name, case in group.cases().items()}
 RESULTS = Path(__file__).with_name("results")
 LIBRARIES = ("torch", "numpy", "captum", "zennit", "torchray", "pytorchcv", "zarr")

@@ -217,3 +217,18 @@ def test_torchs_kernel_for_many_targets(config, attention):
                 swept = fa.sweep(attr, M.IDS, mask, targets=places, chunk_size=size)
                 assert_close(swept, looped, 1e-11)
             assert_close(attr.linearize(M.IDS, mask)[1]((0, 4)), looped[4], 1e-11)
+
+
+def test_a_gate_is_known_however_long_ago_it_was_made(composite):
+    w = torch.randn(3, 4, 4, dtype=torch.float64) / 2
+
+    def model(early, x):
+        gate = F.silu(x @ w[0]) if early else None
+        up, h = x @ w[1], x
+        for _ in range(60):
+            h = torch.tanh(h @ w[2])
+        return ((F.silu(x @ w[0]) if gate is None else gate) * up + h).sum(1, keepdim=True)
+
+    x = torch.randn(2, 4, dtype=torch.float64)
+    early, late = (fa.lrp(lambda x, e=e: model(e, x), composite)(x) for e in (True, False))
+    assert_close(early, late)

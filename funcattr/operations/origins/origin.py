@@ -2,11 +2,12 @@
 
 A product of two tensors is a norm where one is a deviation, an activation where both come of one
 tensor number by number, a gate where one comes of an activation, and attention's where one comes of
-a softmax. That is known of what was computed a moment ago, and of no more.
+a softmax.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,8 +33,6 @@ from ..operation import Args, Call, Kwargs
 
 if TYPE_CHECKING:
     from ..intercept import Intercept
-
-KEPT = 32  # tensors whose origin is known, the last ones
 
 _FOLLOWED_NAMES = (
     *("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous", "clone"),
@@ -66,10 +65,12 @@ _UNKNOWN = Origin()
 
 
 class Origins:
-    """The origins of the tensors that a forward pass made last."""
+    """The origins of the tensors that a forward pass has made."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[Tensor, Origin, int, int]] = []
+        # By identity, for as long as they live; code that is traced knows no identities.
+        self._known: dict[int, tuple[weakref.ref[Tensor], Origin, int, int]] = {}
+        self._traced: list[tuple[Tensor, Origin]] = []
         #: The paths of modules with norms that are known, and where there may be others: the path,
         #: what was called, and the composites for which it is inside of a whole module.
         self.normed: set[str] = set()
@@ -77,19 +78,25 @@ class Origins:
 
     def of(self, t: Tensor) -> Origin:
         """The origin of ``t``, if neither that nor its root was written to since."""
-        for known, origin, own, roots in reversed(self._known):
-            if known is t:
-                same = own == _version(t) and roots == _version(origin.root)
-                return origin if same else _UNKNOWN
-        return _UNKNOWN
+        if compiling():
+            found = [origin for known, origin in self._traced if known is t]
+            return found[-1] if found else _UNKNOWN
+        known = self._known.get(id(t))
+        if known is None or known[0]() is not t:
+            return _UNKNOWN
+        _, origin, own, roots = known
+        return origin if own == version(t) and roots == _version(origin.root) else _UNKNOWN
 
     def finish(self) -> None:
         """Lets go of all tensors."""
         self._known.clear()
+        self._traced.clear()
 
     def _note(self, t: Tensor, origin: Origin) -> None:
-        self._known.append((t, origin, _version(t), _version(origin.root)))
-        del self._known[:-KEPT]
+        if compiling():
+            self._traced.append((t, origin))
+        else:
+            self._known[id(t)] = weakref.ref(t), origin, version(t), _version(origin.root)
 
     def called(self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of the model's, with what follows from where its arguments came from."""
@@ -183,7 +190,7 @@ def _origin(
 
 
 def _version(t: Tensor | None) -> int:
-    return 0 if t is None or compiling() else version(t)
+    return 0 if t is None else version(t)
 
 
 def unstopped(
