@@ -19,7 +19,6 @@ from pathlib import Path
 
 import minilm
 import torch
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -120,31 +119,29 @@ def draw(
             value = float(cosine(model(ids, mask)))
         for axis, (name, attr) in zip(axes, columns.items(), strict=True):
             maps = attr(ids, mask, target=cosine)
-            axis.set_title(f"{name}: {float(maps.sum(1)[0]):+.2f} and {float(maps.sum(1)[1]):+.2f}")
-            axis.set(xlim=(0, PER_LINE), ylim=(5, -1))
-            axis.axis("off")
-            _write(axis, tokenizer, ids, maps / maps.abs().max())
-        axes[0].text(0, 5, f"cosine {value:.2f}", fontsize=8)
+            for_both = f"{float(maps.sum(1)[0]):+.2f} and {float(maps.sum(1)[1]):+.2f}"
+            fa.viz.tokens(
+                *in_a_row(tokenizer, ids, maps),
+                ax=axis,
+                width=PER_LINE,
+                title=f"{name}: {for_both}",
+                colorbar=False,
+            )
+        axes[0].set_title(f"cosine {value:.2f}\n{axes[0].get_title()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path
 
 
-def _write(axis: object, tokenizer: minilm.Tokenizer, ids: Tensor, maps: Tensor) -> None:
-    line = 0
-    for row, values in zip(ids.tolist(), maps.tolist(), strict=True):
-        column = 0
-        for i, value in zip(row, values, strict=True):
-            word = tokenizer.words[i].removeprefix("##")
-            if i == 0:
-                continue
-            if column + len(word) > PER_LINE:
-                line, column = line + 1, 0
-            colour = colormaps["bwr"](0.5 + 0.4 * value)
-            box = {"facecolor": colour, "edgecolor": "none", "pad": 1.5}
-            axis.text(column, line, word, family="monospace", fontsize=8, bbox=box)  # type: ignore[attr-defined]
-            column += len(word) + 1
-        line += 2
+def in_a_row(
+    tokenizer: minilm.Tokenizer, ids: Tensor, maps: Tensor
+) -> tuple[list[str], list[float]]:
+    """The words of two sentences, with a stroke between them, and their values."""
+    words, values = [], []
+    for row, each in zip(ids.tolist(), maps.tolist(), strict=True):
+        words += [*([" / "] if words else []), *[tokenizer.words[i] for i in row if i]]
+        values += [*([0.0] if values else []), *[v for i, v in zip(row, each, strict=True) if i]]
+    return words, values
 
 
 if __name__ == "__main__":
