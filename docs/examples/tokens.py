@@ -111,7 +111,7 @@ def draw(
 ) -> Path:
     """A row for each pair, a column for each method; red speaks for similarity, blue against."""
     columns = methods(model)
-    figure = Figure(figsize=(4.6 * len(columns), 1.75 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(5.4 * len(columns), 1.75 * len(shown)), layout="constrained")
     grid = figure.subplots(len(shown), len(columns), squeeze=False)
     for axes, pair in zip(grid, shown, strict=True):
         ids, mask = tokenizer(*pair)

@@ -86,6 +86,17 @@ def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> Non
             )
 
 
+def refuse_unseen_pools(func: Func, graph: Iterable[Any]) -> None:
+    """Raises where autograd's graph has a max pooling that is no site."""
+    for node in graph:
+        if "MaxPool" in node.name():
+            raise HiddenSiteError(
+                f"the forward pass of {_name(func)} has a max pooling in autograd's graph "
+                f"({node.name()}) that the rule does not know: an adaptive one, or one that "
+                "returns indices. Use torch.nn.functional.max_pool1d, 2d or 3d without."
+            )
+
+
 _PRODUCTS = ("ConvolutionBackward", "AddmmBackward", "MmBackward", "BmmBackward", "MvBackward")
 
 

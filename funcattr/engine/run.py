@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..core.edges import nodes_behind, root_of
-from ..core.levels import compiling, levels
+from ..core.levels import compiling, levels, transforming
 from ..core.trees import pack
 from ..errors import ArgumentError
 from ..models.copies import Forward
@@ -87,11 +88,12 @@ def run(
         if plan.baseline is not None:
             mode.references[i] = _references(func, plan, plan.baseline(args), kwargs, detach)
     if not compiling():
-        given = pack((args[1:] if takes_parameters(func) else args, kwargs))[0]
-        roots = [root_of(t) for t in (given if inputs is None else inputs) if t.requires_grad]
+        if inputs is None:
+            inputs = pack((args[1:] if takes_parameters(func) else args, kwargs))[0]
+        roots = [root_of(t) for t in inputs if t.requires_grad]
         mode.roots = {root for root in roots if root is not None}
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
-    if taps is not None and not taps.at_input:
+    if taps is not None:
         taps.replaced = mode.replaced
     if taps is not None:
         mode.embedded = taps.embedded
@@ -115,7 +117,12 @@ def _references(
     mode = Intercept([plan.composite], levels(), path=None if compiling() else [""])
     collected: list[Operation] = []
     mode.collected = collected
-    call(func, args, kwargs, mode=mode, detach=detach, path=mode.path)
+    if compiling() or transforming():
+        call(func, args, kwargs, mode=mode, detach=detach, path=mode.path)
+        return iter(collected)
+    devices = {t.device for t in pack((args, kwargs))[0] if t.device.type == "cuda"}
+    with torch.random.fork_rng(devices):  # the forward pass that is compared draws the same
+        call(func, args, kwargs, mode=mode, detach=detach, path=mode.path)
     return iter(collected)
 
 
@@ -170,6 +177,8 @@ def _check(
             hidden.refuse_scripted(mode.scripted, composite)
             hidden.refuse_unseen(func, composite, graph)
             hidden.refuse_unseen_products(func, composite, graph, mode.roots or set())
+            if plan.baseline is not None:
+                hidden.refuse_unseen_pools(func, graph)
             if mode.origins is not None:
                 hidden.refuse_norms(func, composite, i, mode.origins)
             hidden.refuse_kernels(func, composite, graph)

@@ -17,7 +17,7 @@ from ..core.levels import compiling
 from ..core.private import is_view, version
 from ..core.trees import leaves
 from ..errors import ArgumentError, FuncattrError
-from .fold import Last
+from .fold import Mergeable
 from .kinds.activation import ELUS, Activation
 from .kinds.outcome import Outcome
 from .kinds.stand_in import StandIn, Whole
@@ -42,7 +42,7 @@ def behind(
     ruled = [rule is not None for rule in own]
     if not any(ruled) and not mode.pays(call):
         return func(*args, **kwargs)
-    if mode.passing is not None and mode.passing.last and all(ruled):
+    if mode.passing is not None and mode.passing.final and all(ruled):
         with torch.no_grad():  # nobody asks for its own derivative
             out = func(*args, **kwargs)
     else:
@@ -51,7 +51,9 @@ def behind(
         return out
     y = stand_in(mode, call, out, own)
     mode.note(call, own[0], y)
-    mode.last = Last.of(call, own, y)
+    found = Mergeable.of(call, own, y)
+    if found is not None:
+        mode.outputs.set(y, found)
     return y
 
 

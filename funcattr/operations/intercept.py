@@ -12,17 +12,18 @@ from torch.overrides import TorchFunctionMode
 from .. import rules
 from ..core.contexts import is_raw
 from ..core.edges import depends_on
+from ..core.identity import ByIdentity
 from ..core.layout import ambiguous
 from ..core.levels import compiling
 from ..core.private import is_view, saved_tensors_are_hooked
 from ..errors import HiddenSiteError
 from .behind import behind, collect, compared, elsewhere, of_two, overwrite, stand_in
 from .composite import Composite
-from .fold import Convolved, Last, writes
+from .fold import Convolved, Mergeable, writes
 from .kinds import activation, norm
 from .kinds.activation import Activation
 from .kinds.outcome import Outcome
-from .kinds.table import CALLS, GROUP_OF
+from .kinds.table import CALLS, GROUP_OF, in_order
 from .kinds.transformer.attention import Attention
 from .operation import Args, Call, Kwargs, Operation
 from .origins.opened import OPENED
@@ -33,10 +34,8 @@ from .site import site
 from .tape import Tape
 from .watched import WATCHED, Functions, watched
 
-QUICK = frozenset(
-    (*("activation", "convolution", "norm", "group_norm", "max_pool"), "mean", "pad", "attention")
-)
-COMPILED = QUICK - {"max_pool", "pad", "attention"}  # where the compiler's own is as quick
+COMPILED = frozenset(("activation", "convolution", "norm", "group_norm", "mean"))
+QUICK = COMPILED | {"max_pool", "pad", "attention"}  # where the compiler's own is as quick
 Substitute = Callable[[Args, Kwargs, bool], tuple[Args, Kwargs]]
 
 
@@ -100,7 +99,7 @@ class Intercept(TorchFunctionMode):
         self.cut = False  # whether a rule acted so that no site is needed
         self._opens = not self.groups.isdisjoint(("linear", "deviation"))
         self._convolved: Convolved | None = None
-        self.last: Last | None = None
+        self.outputs: ByIdentity[Mergeable] = ByIdentity()
         # For each composite, the kinds that have run, and the whole modules that are one operation.
         self._before: list[set[str]] = [set() for _ in composites]
         self.within = [0 for _ in composites]
@@ -124,14 +123,14 @@ class Intercept(TorchFunctionMode):
             self._functions.follow(func, args)
         if self.watch is not None:
             self.watch((args, kwargs), func)
-        if self.last is not None and writes(func):
-            self.last = None
-        elif self.last is not None and func is torch.Tensor.clone:
-            out = func(*args, **kwargs)
-            self.last = self.last.copied(args[0], out)
-            return out
+        if func is torch.Tensor.clone and self.outputs.get(args[0]) is not None:
+            return self._copied(args[0], func(*args, **kwargs))
+        if compiling() and writes(func):
+            self.outputs.clear()
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._functions.inside)
+        if kwargs:
+            args, kwargs = in_order(func, args, kwargs)
         if self._opens and func in OPENED:
             with self:
                 return OPENED[func](*args, **kwargs)
@@ -152,10 +151,7 @@ class Intercept(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def around(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """``f(*args, **kwargs)`` under the mode.
-
-        Afterwards it is inert, should an interrupt have left it on torch's stack of modes.
-        """
+        """``f(*args, **kwargs)`` under the mode, which is inert afterwards, interrupted or not."""
         self._active = True
         try:
             with self:
@@ -170,12 +166,18 @@ class Intercept(TorchFunctionMode):
 
     def replaced(self, old: Tensor, new: Tensor) -> None:
         """Is told that the model gets ``new`` in the place of ``old``, a layer's output."""
-        if self.last is not None:
-            self.last = self.last.copied(old, new, True)
+        self._copied(old, new, True)
+
+    def _copied(self, old: Tensor, new: Tensor, explained: bool = False) -> Tensor:
+        found = self.outputs.get(old)
+        if found is not None and found.same(old):
+            self.outputs.set(new, found.copied(new, explained))
+        return new
 
     def finish(self) -> None:
         """Says that the forward pass is over; what a checkpoint repeats comes later."""
-        self._convolved = self.last = self.watch = None
+        self._convolved = self.watch = None
+        self.outputs.clear()
         if self.origins is not None:
             self.origins.finish()
         self._reaching.clear()
@@ -205,13 +207,13 @@ class Intercept(TorchFunctionMode):
                 "place (and checkpoints with use_reentrant=False), or pass require_match=False to "
                 "differentiate through it as it is."
             )
-        last, self.last = self.last, None
-        merged = None if last is None else last.merged(call)
-        if last is not None and merged is not None:
-            rest = [None if rule is not None else one for rule, one in zip(last.own, own)]
+        before = self.outputs.get(call.x) if isinstance(call.kind, norm.Norm) else None
+        merged = None if before is None else before.with_norm(call)
+        if before is not None and merged is not None:
+            rest = [None if rule is not None else one for rule, one in zip(before.own, own)]
             out = behind(self, call, rest, func, args, kwargs)
-            self.note(call, last.own[0], out)
-            return stand_in(self, merged, out, last.own)
+            self.note(call, before.own[0], out)
+            return stand_in(self, merged, out, before.own)
         apart = any([getattr(rule, "by_operands", False) for rule in own])
         if isinstance(call.kind, Attention) or (apart and call.operands):
             y = by_operands(self, call, own, func, args, kwargs)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from .. import rules
-from ..core.levels import Counter
+from ..core.levels import Counter, transforming
 
 
 class Pass:
@@ -32,6 +32,11 @@ class Pass:
         self.composite: int | None = None
         self.keeping = False
         self._lock = threading.RLock()
+
+    @property
+    def final(self) -> bool:
+        """`last`, and no transform is under way, which inside of the model takes its own."""
+        return self.last and not transforming()
 
     @contextlib.contextmanager
     def pulled(self, composite: int, keeping: bool) -> Iterator[None]:

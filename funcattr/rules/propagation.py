@@ -140,7 +140,9 @@ class _Signed(Linear):
         whole, count = operation.nonnegative(), len(self.counts())
         needed = count if whole else 2
         weights = [self.part(operation.weight, i) for i in range(needed)]
-        above, below = (x, None) if whole else (x.clamp(min=0), x.clamp(max=0))
+        above = x if whole else x.clamp(min=0)
+        # At 0 the derivative of the one is 1, and that of the other 0.
+        below = None if whole else x - above
         shares = []
         for i, counted in enumerate(self.counts()):
             shift = None if bias is None else self.part(bias, i)

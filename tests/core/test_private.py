@@ -88,10 +88,10 @@ WITHOUT = {
     "vmap_active": (["core.levels"], lambda: True),
     "is_batched": (["core.layout"], lambda t: False),
     "is_wrapped": (["operations.fold"], lambda t: True),
-    "is_view": (["operations.intercept"], lambda t: True),
+    "is_view": (["operations.intercept", "operations.behind"], lambda t: True),
     "watched": (["operations.fold"], lambda t: True),
     "saved_tensors_are_hooked": (["operations.intercept"], lambda: True),
-    "set_grad_enabled": (["operations.intercept"], None),
+    "set_grad_enabled": (["operations.watched"], None),
 }
 
 
@@ -150,7 +150,7 @@ class Rectified(torch.autograd.Function):
 )
 def test_a_mode_that_does_not_see_the_switch_of_gradients(monkeypatch):
     """As with torch 2.0: frames tell a Function's forward from what runs under torch.no_grad."""
-    monkeypatch.setattr("funcattr.operations.intercept.set_grad_enabled", None)
+    monkeypatch.setattr("funcattr.operations.watched.set_grad_enabled", None)
 
     def gated(x):
         with torch.no_grad():

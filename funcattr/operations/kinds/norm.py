@@ -82,7 +82,21 @@ def _batch_norm(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call
     return Call(Norm(named["eps"]), x, tuple(tensors), "nn.functional.batch_norm")
 
 
-CALLS: Mapping[Callable[..., Any], Recognise] = {F.batch_norm: _batch_norm}
+_TORCHS = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+_TORCHS_ARGS = {**dict.fromkeys(_TORCHS), "cudnn_enabled": True}
+
+
+def _torchs_own(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+    """``torch.batch_norm``, whose arguments stand in another order."""
+    named = by_name(_TORCHS_ARGS, args, kwargs)
+    more = {name: named[name] for name in _BATCH_NORM_ARGS}
+    return _batch_norm(func, (), more, depends)
+
+
+CALLS: Mapping[Callable[..., Any], Recognise] = {
+    F.batch_norm: _batch_norm,
+    torch.batch_norm: _torchs_own,
+}
 
 
 def without_statistics(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Kwargs | None:

@@ -39,7 +39,9 @@ class Outcome(Kind):
 
 
 _ADDED = {torch.Tensor.add_: torch.add, torch.Tensor.sub_: torch.sub}
-_ADDS = (torch.add, torch.Tensor.add, torch.sub, torch.Tensor.sub)
+_ADDS = tuple(
+    getattr(space, name) for name in ("add", "sub", "subtract") for space in (torch, torch.Tensor)
+)
 _MULTIPLIED = {torch.Tensor.mul_: torch.mul}
 _MULTIPLIES = (torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.multiply)
 _SUMS = (torch.sum, torch.Tensor.sum)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..operation import Recognise
+import torch
+
+from ..operation import Args, Kwargs, Recognise
 from . import (
     activation,
     convolution,
@@ -45,3 +47,22 @@ KINDS = {group: group for group in _GROUPS} | dict.fromkeys(
 )
 KINDS |= {"matmul": "linear", "deviation": "deviation", "elementwise": "elementwise"}
 KINDS |= dict.fromkeys(("batch_norm", "layer_norm", "rms_norm"), "norm")
+
+#: The functions whose tensors `Recognise` takes by their place, and how these are called.
+_ORDER: Mapping[Callable[..., Any], tuple[str, ...]] = {
+    **dict.fromkeys((*outcome.SUMS, *outcome.PRODUCTS, *outcome.MEANS), ("input", "other")),
+    **dict.fromkeys((torch.matmul, torch.Tensor.matmul), ("input", "other")),
+    **dict.fromkeys((torch.mm, torch.Tensor.mm, torch.bmm, torch.Tensor.bmm), ("input", "mat2")),
+    **dict.fromkeys((torch.addmm, torch.Tensor.addmm), ("input", "mat1", "mat2")),
+    **dict.fromkeys((torch.baddbmm, torch.Tensor.baddbmm), ("input", "batch1", "batch2")),
+}
+
+
+def in_order(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    """The arguments of a call, with tensors that it names in their place."""
+    for name in _ORDER.get(func, ())[len(args) :]:
+        if name not in kwargs:
+            break
+        args = (*args, kwargs[name])
+        kwargs = {key: value for key, value in kwargs.items() if key != name}
+    return args, kwargs

@@ -76,7 +76,7 @@ def _attended(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwa
 
     Its derivative knows neither many cotangents nor a derivative of its own; written out it does.
     """
-    once = mode.passing is not None and mode.passing.last
+    once = mode.passing is not None and mode.passing.final
     if (once and not mode.quick) or drops(args, kwargs):
         return func(*args, **kwargs)
     if once and fits(args, kwargs) and any(map(mode.depends, args[:2])):

@@ -7,7 +7,6 @@ a softmax.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.identity import ByIdentity
 from ...core.levels import compiling
 from ...core.private import version
 from ...rules import Rule
@@ -68,9 +68,7 @@ class Origins:
     """The origins of the tensors that a forward pass has made."""
 
     def __init__(self) -> None:
-        # By identity, for as long as they live; code that is traced knows no identities.
-        self._known: dict[int, tuple[weakref.ref[Tensor], Origin, int, int]] = {}
-        self._traced: list[tuple[Tensor, Origin]] = []
+        self._known: ByIdentity[tuple[Origin, int, int]] = ByIdentity()
         #: The paths of modules with norms that are known, and where there may be others: the path,
         #: what was called, and the composites for which it is inside of a whole module.
         self.normed: set[str] = set()
@@ -78,25 +76,18 @@ class Origins:
 
     def of(self, t: Tensor) -> Origin:
         """The origin of ``t``, if neither that nor its root was written to since."""
-        if compiling():
-            found = [origin for known, origin in self._traced if known is t]
-            return found[-1] if found else _UNKNOWN
-        known = self._known.get(id(t))
-        if known is None or known[0]() is not t:
+        found = self._known.get(t)
+        if found is None:
             return _UNKNOWN
-        _, origin, own, roots = known
-        return origin if own == version(t) and roots == _version(origin.root) else _UNKNOWN
+        origin, own, roots = found
+        return origin if own == _version(t) and roots == _version(origin.root) else _UNKNOWN
 
     def finish(self) -> None:
         """Lets go of all tensors."""
         self._known.clear()
-        self._traced.clear()
 
     def _note(self, t: Tensor, origin: Origin) -> None:
-        if compiling():
-            self._traced.append((t, origin))
-        else:
-            self._known[id(t)] = weakref.ref(t), origin, version(t), _version(origin.root)
+        self._known.set(t, (origin, _version(t), _version(origin.root)))
 
     def called(self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of the model's, with what follows from where its arguments came from."""
@@ -190,7 +181,7 @@ def _origin(
 
 
 def _version(t: Tensor | None) -> int:
-    return 0 if t is None else version(t)
+    return 0 if t is None or compiling() else version(t)
 
 
 def unstopped(
@@ -209,7 +200,7 @@ def cuts(mode: Intercept, own: Sequence[Rule | None]) -> bool:
     """Whether rules let nothing through and nobody asks for another derivative, so that a tensor
     can be detached.
     """
-    last = mode.passing is not None and mode.passing.last
+    last = mode.passing is not None and mode.passing.final
     cut = last and all([getattr(rule, "blocks", False) for rule in own])
     mode.cut = mode.cut or cut
     return cut
