@@ -71,11 +71,11 @@ def reaches(
 
 
 def nodes_behind(
-    tensors: Iterable[Tensor], cut: Callable[[Any], bool] | None = None
+    tensors: Iterable[Tensor], followed: Callable[[Any], Iterable[Any]] | None = None
 ) -> dict[Any, None]:
     """All nodes of the graph behind some tensors, at the innermost level, the last first.
 
-    Of nodes where ``cut`` holds only the first input is followed.
+    ``followed`` gives the edges of a node that count, all of them without it.
     """
     todo = [unbatched(t).grad_fn for t in tensors]
     done: dict[Any, None] = {}
@@ -83,6 +83,6 @@ def nodes_behind(
         node = todo.pop()
         if node is not None and node not in done:
             done[node] = None
-            inputs = node.next_functions
-            todo += [parent for parent, _ in (inputs[:1] if cut and cut(node) else inputs)]
+            edges = node.next_functions if followed is None else followed(node)
+            todo += [parent for parent, _ in edges]
     return done

@@ -200,6 +200,24 @@ def ruled_by(composite: int) -> Callable[[Any], bool]:
     return ruled
 
 
+def followed_by(composite: int) -> Callable[[Any], Sequence[Any]]:
+    """The edges of a node by which the composite of this number gets to the input.
+
+    Those are none that lead to what rules have prepared.
+    """
+    ruled = ruled_by(composite)
+
+    def edges(node: Any) -> Sequence[Any]:
+        inputs: Sequence[Any] = node.next_functions
+        place = getattr(node, "place", None)
+        if ruled(node):
+            return inputs[:1]
+        prepared = sum(place.sizes[1:]) if isinstance(place, Place) else 0
+        return inputs[: len(inputs) - prepared]
+
+    return edges
+
+
 def scripted(module: torch.nn.Module) -> list[str]:
     """The activations in the graph of a TorchScript module."""
     if not isinstance(module, torch.jit.ScriptModule):

@@ -173,7 +173,7 @@ def _check(
         if not compiling():
             # Behind a site with a rule, the cotangent has no other way than to its input; so the
             # first such site on any way is among these nodes, if there is one at all.
-            graph = nodes_behind(tensors, hidden.ruled_by(i))
+            graph = nodes_behind(tensors, hidden.followed_by(i))
             hidden.refuse_scripted(mode.scripted, composite)
             hidden.refuse_unseen(func, composite, graph)
             hidden.refuse_unseen_products(func, composite, graph, mode.roots or set())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ..core.contexts import graph_only_if
 from ..engine.linearize import Linearized
@@ -21,8 +22,16 @@ from .attribution import Attribution, Explain, OnePass, ruled
 
 __all__ = ["deep_lift"]
 
-_NAMES = ("exp", "log", "sqrt", "rsqrt", "reciprocal", "abs", "square", "sin", "cos", "erf", "sign")
-_FUNCTIONS = [getattr(space, name) for name in _NAMES for space in (torch, torch.Tensor)]
+_NAMES = (
+    *("exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "abs", "square"),
+    *("sin", "cos", "erf", "sign"),
+)
+_ACTIVATIONS = ("softsign", "logsigmoid", "hardshrink", "softshrink", "tanhshrink")
+_FUNCTIONS = [
+    *(getattr(space, name) for name in _NAMES for space in (torch, torch.Tensor)),
+    *(getattr(F, name) for name in _ACTIVATIONS),
+    *(getattr(torch.special, name) for name in ("erf", "expit", "exp2", "expm1")),
+]
 
 
 def deep_lift(

@@ -153,3 +153,12 @@ def test_a_pooling_that_deep_lift_does_not_know_is_refused(pool):
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
     with pytest.raises(fa.NoSiteError, match="max pooling"):
         fa.deep_lift(lambda x: pool(x).flatten(1), baseline=-x)(x, target=0)
+
+
+@pytest.mark.parametrize("name", ["epsilon_plus", "epsilon_alpha2_beta1"])
+def test_what_another_rule_has_prepared_is_no_activation(name):
+    model = double(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Conv2d(2, 2, 2), nn.Flatten())
+    x = torch.randn(2, 1, 4, 4, dtype=torch.float64)
+    attrs = fa.lrp(model, getattr(fa.composites, name)()), fa.deep_lift(model)
+    for both, alone in zip(fa.bundle(*attrs)(x, target=1), attrs):
+        assert_close(both, alone(x, target=1))

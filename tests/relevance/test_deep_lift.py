@@ -193,3 +193,15 @@ def test_bad_input():
     odd = lambda x: torch.relu(x) if x.sum() > 0 else torch.tanh(x)
     with pytest.raises(fa.FuncattrError, match="other operations for the baseline"):
         fa.deep_lift(odd, baseline=-1.0)(torch.ones(1, 3), target=0)
+
+
+ACTIVATIONS = (nn.Softsign(), nn.LogSigmoid(), nn.Softshrink(), nn.Hardshrink(), nn.Tanhshrink())
+
+
+@pytest.mark.parametrize("f", [*ACTIVATIONS, nn.Hardsigmoid(), torch.special.erf, torch.expm1])
+def test_the_sum_for_rarer_functions(f):
+    first, last = nn.Linear(4, 5).double(), nn.Linear(5, 3).double()
+    model, x = lambda x: last(f(first(x))), randn(2, 4)
+    difference = model(x) - model(torch.full_like(x, 0.3))
+    found = fa.deep_lift(model, baseline=0.3)(x, target=1)
+    assert_close(found.sum(1), difference[:, 1].detach())

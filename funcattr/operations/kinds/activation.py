@@ -124,6 +124,10 @@ class Activation(Kind):
         return self.pull(t, Operation(self, x, tensors, ()))  # elementwise: its own transpose
 
     def pull(self, g: Tensor, operation: Operation) -> Tensor:
+        if self.activation == "hardsigmoid" and operation.x is not None:
+            # The second derivative is 0, and torch fails where a graph could ask for it.
+            fixed = Operation(self, operation.x.detach(), operation.tensors, ())
+            return super().pull(g, fixed)
         if self.ceiling is None and (compiling() or below_a_mode() or not vmap_active()):
             return super().pull(g, operation)
         if self.ceiling is None:
