@@ -151,3 +151,25 @@ def cases() -> dict[str, Case]:
     ways = ("relevance reduced", "relevance streamed", "zennit loop")
     found["relevance/memory"] = Case(partial(memory, ways))
     return found
+
+
+@torch.no_grad()
+def signed(name: str) -> float:
+    """The share of a network's products (multiply-adds) that are convolutions of signed inputs."""
+    counts = {True: 0, False: 0}
+
+    def count(module: nn.Conv2d, args: tuple[Tensor], out: Tensor) -> None:
+        counts[bool(args[0].amin() < 0)] += out.numel() * module.weight[0].numel()
+
+    model = model_of(name, "cpu")
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    model(inputs(name))
+    return counts[True] / sum(counts.values())
+
+
+if __name__ == "__main__":  # what a sweep of relevance costs at the least, of the gradient's
+    for network in NETWORKS:
+        share = signed(network)
+        print(f"{network:18} z+ {1 + share:.2f}, alpha-beta and gamma {2 + 2 * share:.2f}")
