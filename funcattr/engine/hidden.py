@@ -97,7 +97,9 @@ def refuse_unseen_pools(func: Func, graph: Iterable[Any]) -> None:
             )
 
 
-_PRODUCTS = ("ConvolutionBackward", "AddmmBackward", "MmBackward", "BmmBackward", "MvBackward")
+_PRODUCTS = tuple(
+    f"{name}Backward" for name in ("Convolution", "Addmm", "Mm", "Bmm", "Baddbmm", "Mv")
+)
 
 
 def refuse_unseen_products(
