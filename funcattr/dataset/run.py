@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import time
 from contextlib import closing
 from typing import Any
 
 from ..errors import check_flags
+from ..methods.progress import bar
 from .blocks import Block, Writer
 from .examples import Loaded
 from .explain import Explainer
@@ -16,6 +17,8 @@ from .ranks import rank_and_size, share
 from .storage.summary import Summary, summary
 
 __all__ = ["sweep_dataset"]
+
+_TQDM = importlib.util.find_spec("tqdm") is not None
 
 
 def sweep_dataset(
@@ -106,7 +109,7 @@ def sweep_dataset(
     cuts = [cut for number in mine for cut in todo.cuts(number)]
     with (
         closing(todo.data.loaded(cuts)) as loaded,
-        _bar(count, progress and rank_and_size()[0] == 0) as bar,
+        bar(count, "example", progress and rank_and_size()[0] == 0 and _TQDM) as shown,
         Writer(to) as writer,
     ):
         for number in mine:
@@ -115,7 +118,7 @@ def sweep_dataset(
             smaller: set[int] = set()
             for cut in todo.cuts(number):
                 _explain(todo.explainer, next(loaded), block, failed, smaller)
-                bar.update(len(cut))
+                shown.update(len(cut))
             block.finish(failed, smaller)
     done = summary(to, count, time.perf_counter() - begin)
     if not done.missing:
@@ -133,24 +136,3 @@ def _explain(
         smaller |= again
         if len(part.batches) > 1:
             smaller |= set(batch.rows) - set(wrong)
-
-
-class _Quiet:
-    """No bar."""
-
-    def __enter__(self) -> _Quiet:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def update(self, n: int) -> None: ...
-
-
-def _bar(count: int, progress: bool) -> Any:
-    if not progress:
-        return _Quiet()
-    try:
-        tqdm = importlib.import_module("tqdm.auto")
-    except ImportError:
-        return _Quiet()
-    return tqdm.tqdm(total=count, unit="example", disable=None)

@@ -111,6 +111,7 @@ def refuse_unseen_products(
     """
     # What is inside of a whole module is its own.
     kinds = set() if composite.classes() else composite.everywhere()
+    known: dict[Any, bool] = {}
     for node in graph if kinds else ():
         name = str(node.name()).rstrip("0123456789")
         recurrent = "Rnn" in name and "linear" in kinds
@@ -119,7 +120,7 @@ def refuse_unseen_products(
         kind = "convolution" if name == "ConvolutionBackward" else "linear"
         # Where both factors depend on the input it is no linear operation.
         factors = node.next_functions[:2] if kind == "convolution" else node.next_functions[-2:]
-        of_input = [edge in roots or reaches(edge[0], roots) for edge in factors]
+        of_input = [edge in roots or reaches(edge[0], roots, known) for edge in factors]
         linear = kind in kinds and sum(of_input) == 1
         if recurrent or linear:
             raise HiddenSiteError(

@@ -24,6 +24,7 @@ from ..errors import MISUSED, ArgumentError, FuncattrError, check_flags, first_l
 from ..operations.tape import Tape
 from ..targets import Index, Target, as_tensor, encode_all, settled
 from .attribution import Attribution, Explain, OnePass
+from .progress import bar
 
 Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
 ChunkSize = int | str | None
@@ -72,11 +73,11 @@ class Sweep:
         count = len(self.targets)
         run, size = self._compiled() if self.compile else self._eager()
         size = min(size or count, count)
-        with _bar(count, progress) as bar:
+        with bar(count, "target", progress, 1.0) as shown:
             for start in range(0, count, size):
                 stop = min(start + size, count)
                 yield self.targets[start:stop], run(start, stop, size)
-                bar.update(stop - start)
+                shown.update(stop - start)
 
     def _eager(self) -> tuple[Callable[[int, int, int], Any], int | None]:
         size = None if isinstance(self.chunk_size, str) else self.chunk_size
@@ -254,25 +255,3 @@ def checked_chunk_size(size: ChunkSize) -> ChunkSize:
     if number < 1:
         raise ArgumentError(f"chunk_size is a positive int, None or 'auto'; got {size!r}.")
     return number
-
-
-class _Quiet:
-    def __enter__(self) -> _Quiet:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
-
-    def update(self, n: int) -> None: ...
-
-
-def _bar(count: int, progress: bool) -> Any:
-    check_flags(progress=progress)
-    if not progress:
-        return _Quiet()
-    try:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
-    except ImportError as error:
-        raise ArgumentError(
-            "progress=True needs tqdm: pip install 'funcattr[progress]', or leave progress out."
-        ) from error
-    return tqdm(total=count, unit="target", disable=None, delay=1.0)

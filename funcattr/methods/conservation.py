@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from ..rules import Pair, floored, is_pair
 from ..targets import Target
 from .attribution import Attribution, PerToken
 from .gradients import ByGradient
-from .report import as_html, as_text
+from .table import Table
 
 __all__ = ["Conservation", "conserved"]
 
@@ -41,7 +41,7 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Conservation:
+class Conservation(Table):
     """Where the relevance of an output went; a table in print and in a notebook, of
     its sums over the batch.
 
@@ -52,20 +52,13 @@ class Conservation:
     explained: Tensor
     arrived: Tensor
     rows: tuple[Taken, ...]
+    head: ClassVar[Sequence[str]] = ("operation", "path", "rule", "came", "passed", "kept")
 
     @property
     def elsewhere(self) -> Tensor:
         """What operations without a rule kept (the shift of a norm), or made."""
         kept = sum([row.taken for row in self.rows], torch.zeros_like(self.arrived))
         return self.explained - self.arrived - kept
-
-    def __str__(self) -> str:
-        return as_text(_HEAD, self._cells(), self._summary())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(_HEAD, self._cells(), self._summary())
 
     def _cells(self) -> list[tuple[str, ...]]:
         return [
@@ -77,9 +70,6 @@ class Conservation:
     def _summary(self) -> str:
         explained, arrived, elsewhere = map(_shown, (self.explained, self.arrived, self.elsewhere))
         return f"of {explained}, {arrived} arrived; {elsewhere} stayed where no rule is"
-
-
-_HEAD = ("operation", "path", "rule", "came", "passed", "kept")
 
 
 def _shown(t: Tensor) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,12 +20,13 @@ from ..operations.composite import rule_name
 from ..operations.kinds.activation import ACTIVATIONS
 from ..operations.operation import Args, Kwargs
 from ..operations.place import Met, Pass
+from .table import Table
 
 __all__ = ["Sites", "sites"]
 
 
 @dataclass(frozen=True, repr=False)
-class Sites:
+class Sites(Table):
     """The operations of one forward pass that a rule may be for, in order: a table in print, and
     in a notebook.
 
@@ -37,6 +37,7 @@ class Sites:
     """
 
     met: tuple[Met, ...]
+    head: ClassVar[Sequence[str]] = ("operation", "spelling", "path", "shape", "rule")
 
     def __iter__(self) -> Iterator[Met]:
         return iter(self.met)
@@ -46,14 +47,6 @@ class Sites:
 
     def __getitem__(self, index: int) -> Met:
         return self.met[index]
-
-    def __str__(self) -> str:
-        return as_text(_HEAD, self._cells(), self._summary())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(_HEAD, self._cells(), self._summary())
 
     def _cells(self) -> list[tuple[str, ...]]:
         return [
@@ -72,33 +65,6 @@ class Sites:
         known = all(m.activation in ACTIVATIONS for m in self.met)
         what = "activations follow the rule" if known else "operations follow a rule"
         return f"{count} of {len(self.met)} {what}"
-
-
-_HEAD = ("operation", "spelling", "path", "shape", "rule")
-
-
-def as_text(head: Sequence[str], rows: Sequence[Sequence[str]], summary: str) -> str:
-    """A table in print, its columns as wide as they have to be."""
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    lines = [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
-        for row in (head, *rows)
-    ]
-    return "\n".join([*lines, summary])
-
-
-def as_html(head: Sequence[str], rows: Sequence[Sequence[str]], summary: str) -> str:
-    """The same as a notebook shows it."""
-
-    def row(tag: str, cells: Sequence[str]) -> str:
-        style = ' style="text-align:left"'
-        return "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for cell in cells)
-
-    body = "".join(f"<tr>{row('td', cells)}</tr>" for cells in rows)
-    return (
-        f"<table><thead><tr>{row('th', head)}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>{html.escape(summary)}</p>"
-    )
 
 
 def _rule(met: Met) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.identity import ByIdentity
 from ..core.trees import leaves
 from ..operations.fold import writes
 
@@ -29,8 +29,8 @@ class Readers:
     """
 
     def __init__(self) -> None:
-        self._read: dict[int, weakref.ref[Tensor]] = {}  # by identity
-        self._replaced: dict[int, tuple[Tensor, tuple[int, int]]] = {}
+        self._read: ByIdentity[bool] = ByIdentity()
+        self._replaced: ByIdentity[tuple[int, int]] = ByIdentity()
         #: The layers and their calls whose inputs are read elsewhere.
         self.elsewhere: set[tuple[int, int]] = set()
 
@@ -43,18 +43,19 @@ class Readers:
         for t in tensors[1:] if func is not None and writes(func) else tensors:
             if t.requires_grad or not t.is_floating_point():
                 continue
-            if id(t) in self._replaced:
-                self.elsewhere.add(self._replaced[id(t)][1])
+            call = self._replaced.get(t)
+            if call is not None:
+                self.elsewhere.add(call)
             else:
-                self._read[id(t)] = weakref.ref(t)
+                self._read.set(t, True)
 
     def read(self, tensors: Sequence[Tensor]) -> bool:
         """Whether one of these has been read."""
-        found = [self._read.get(id(t), lambda: None)() for t in tensors]
-        return any([a is b for a, b in zip(found, tensors)])
+        return any(map(self._read.get, tensors))
 
     def replaced(self, tensors: Sequence[Tensor], call: tuple[int, int], early: bool) -> None:
         """Says that a call of a layer gets others in the place of these, ``early`` read or not."""
-        self._replaced.update((id(t), (t, call)) for t in tensors)
+        for t in tensors:
+            self._replaced.set(t, call)
         if early:
             self.elsewhere.add(call)
