@@ -7,8 +7,8 @@ import time
 from contextlib import closing
 from typing import Any
 
+from ..display.progress import bar
 from ..errors import check_flags
-from ..methods.progress import bar
 from .blocks import Block, Writer
 from .examples import Loaded
 from .explain import Explainer

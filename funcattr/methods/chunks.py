@@ -20,11 +20,11 @@ from ..core.levels import compiling, transforming
 from ..core.memory import Largest, fitting
 from ..core.trees import stacked
 from ..cotangents import check_range
+from ..display.progress import bar
 from ..errors import MISUSED, ArgumentError, FuncattrError, check_flags, first_line
 from ..operations.tape import Tape
 from ..targets import Index, Target, as_tensor, encode_all, settled
 from .attribution import Attribution, Explain, OnePass
-from .progress import bar
 
 Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
 ChunkSize = int | str | None

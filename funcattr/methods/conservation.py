@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from ..cotangents import cotangents
+from ..display.table import Table
 from ..engine.linearize import linearize
 from ..engine.ruled import Ruled
 from ..errors import ArgumentError, short
@@ -20,7 +21,6 @@ from ..rules import Pair, floored, is_pair
 from ..targets import Target
 from .attribution import Attribution, PerToken
 from .gradients import ByGradient
-from .table import Table
 
 __all__ = ["Conservation", "conserved"]
 

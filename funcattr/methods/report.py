@@ -11,6 +11,7 @@ import torch
 from ..core.contexts import plain_pass
 from ..core.edges import nodes_behind
 from ..core.trees import pack
+from ..display.table import Table
 from ..engine.hidden import scripted
 from ..engine.linearize import marked
 from ..engine.ruled import Ruled, check_func, relu_rule
@@ -20,7 +21,6 @@ from ..operations.composite import rule_name
 from ..operations.kinds.activation import ACTIVATIONS
 from ..operations.operation import Args, Kwargs
 from ..operations.place import Met, Pass
-from .table import Table
 
 __all__ = ["Sites", "sites"]
 

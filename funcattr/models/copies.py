@@ -50,8 +50,7 @@ class _Forward:
     def _bound(self) -> Forward:
         if self._own is not None:
             return self._own  # type: ignore[no-any-return]
-        module = self._module()
-        assert module is not None
+        module: Any = self._module()
         return types.MethodType(type(module).forward, module)
 
     @property
@@ -111,8 +110,7 @@ class Copy:
         return self._copies.get(id(module))
 
     def _module(self, module: nn.Module, name: str) -> nn.Module:
-        known = self.of(module)
-        if known is not None:
+        if (known := self.of(module)) is not None:
             return known
         plain = uncompiled(module)
         if plain is not module:
@@ -169,7 +167,7 @@ class Copy:
                 kind = type(state[key])
                 if kind in _FUNCTIONS:
                     later.append((module, key, state[key]))
-                elif kind not in _ATOMS:
+                elif kind not in _ATOMS and not (kind is tuple and _is_data(state[key])):
                     state[key] = self._value(state[key], own=True)
             later += [(module, key, state[key]) for key in _TABLES if state.get(key)]
         for module, key, value in later:
@@ -218,9 +216,7 @@ class Copy:
 
     def _container(self, value: Any, kind: type, own: bool) -> Any:
         items = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
-        new = items
-        if not _ATOMS.issuperset(map(type, items)):  # else it is data, and maybe a lot of it
-            new = [self._value(item, own) for item in items]
+        new = items if _is_data(items) else [self._value(item, own) for item in items]
         same = all(a is b for a, b in zip(items, new))
         if same and (not own or isinstance(value, tuple)):
             return value
@@ -278,9 +274,14 @@ class Copy:
         return other
 
 
+def _is_data(items: Sequence[Any]) -> bool:
+    """Whether nothing of a model is in it; there are many of those, and some are large."""
+    return _ATOMS.issuperset(map(type, items))
+
+
 def _slots(cls: type) -> Sequence[str]:
     slots = cls.__dict__.get("__slots__", ())
-    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    names = (slots,) if isinstance(slots, str) else slots
     return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 

@@ -20,7 +20,7 @@ from ..errors import HiddenSiteError
 from .behind import behind, collect, compared, elsewhere, of_two, overwrite, stand_in
 from .composite import Composite
 from .fold import Convolved, Mergeable, writes
-from .kinds import activation, norm
+from .kinds import activation, convolution, norm
 from .kinds.activation import Activation
 from .kinds.outcome import Outcome
 from .kinds.table import CALLS, GROUP_OF, in_order
@@ -78,8 +78,7 @@ class Intercept(TorchFunctionMode):
         self._reaching: dict[Any, bool] = {}
         #: Where given, what goes on in the place of embeddings.
         self.embedded: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self._functions = Functions(Intercept.around.__code__)
-        self._active = True
+        self._functions, self._active = Functions(Intercept.around.__code__), True
         #: The TorchScript parts of the model, by their paths.
         self.scripted: list[tuple[str, torch.nn.Module]] = []
         self.plain = passing is not None and passing.plain
@@ -90,6 +89,7 @@ class Intercept(TorchFunctionMode):
             self.groups |= (COMPILED if tape is None else QUICK) if quick else {"norm"}
         elif quick:
             self.groups |= QUICK
+        self._once = not quick and met is None and (self.plain or compiling())
         self.functions = {f for c in composites for f in c.functions()}
         self.origins: Origins | None = None
         if not self.groups.isdisjoint(("elementwise", "deviation")):
@@ -140,7 +140,8 @@ class Intercept(TorchFunctionMode):
 
     def routed(self, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of a torch function, by what kind of operation it is."""
-        if GROUP_OF.get(func) in self.groups:
+        first = self._once and convolution.few_inputs(func, args)
+        if first or GROUP_OF.get(func) in self.groups:
             call = CALLS[func](func, args, kwargs, self.depends)
             if call is not None:
                 return self.called(call, func, args, kwargs)
@@ -230,8 +231,7 @@ class Intercept(TorchFunctionMode):
             folded = None if ruled else convolved.folded(call, self.passing)
             if folded is not None:
                 return folded
-        # An operation in place writes over the x that its derivative needs.
-        copied = call.written is None and (call.in_place or call.kind.guards_x(own))
+        copied = call.written is None and call.kind.guards_x(own)
         y = self.site(call, own, call.x.clone() if copied else call.x)
         self.note(call, own[0] if own else None, y)
         if call.in_place:
@@ -285,7 +285,7 @@ class Intercept(TorchFunctionMode):
         """Whether an operation without a rule is quicker as a site."""
         if isinstance(call.kind, norm.Norm) and (compiling() or ambiguous(call.x)):
             return True  # the compiler fails on torch's own in forward mode
-        if not (self.quick and call.kind.quick):
+        if not ((self.quick and call.kind.quick) or call.kind.quick_once(*call.tensors)):
             return False
         tensors = [t for t in (call.x, *call.tensors) if t is not None]
         if not all([t.is_floating_point() for t in tensors]):

@@ -46,6 +46,10 @@ class Kind(ABC):
         """Whether many cotangents pass it quicker by its `pull` than by torch's own derivative."""
         return False
 
+    def quick_once(self, *tensors: Tensor | None) -> bool:
+        """Whether a single cotangent does so, too."""
+        return False
+
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
         """More tensors that its value and derivative go by, which have no derivative themselves."""
         return ()
@@ -280,8 +284,7 @@ class Call(NamedTuple):
     operands: tuple[tuple[str, int | str], ...] = ()
 
 
-# whether a tensor depends on what is explained
-Depends = Callable[[Tensor], bool]
+Depends = Callable[[Tensor], bool]  # on what is explained
 # (function, args, kwargs, depends) -> the call taken apart, or None where it is none of our kinds
 Recognise = Callable[[Callable[..., Any], Args, Kwargs, Depends], Call | None]
 

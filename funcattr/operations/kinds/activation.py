@@ -90,6 +90,7 @@ class Activation(Kind):
     args: tuple[Any, ...] = ()
     kwargs: tuple[tuple[str, Any], ...] = ()
     keywords: tuple[str, ...] = ()
+    in_place: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,13 +106,14 @@ class Activation(Kind):
     def witness(
         self, x: Tensor, out: Tensor, own: Sequence[rules.Rule | None], more: bool
     ) -> Tensor | None:
-        if self.ceiling == _INFINITY and _known(own):
-            return out  # positive where x is, and what torch's own derivative saves
-        return x
+        # It says where x is clipped. Torch saves it of ReLU alone, so that else the model may write
+        # to it; but what is in place gives the model a copy.
+        clips = self.ceiling == _INFINITY or (self.ceiling is not None and self.in_place)
+        return out if clips and _known(own) else x
 
     def guards_x(self, own: Sequence[rules.Rule | None]) -> bool:
-        # Nobody promised to a rule's author that x stays as it is.
-        return not _known(own)
+        # Nobody promised to a rule's author that x stays as it is; of a ReLU the output is saved.
+        return not _known(own) or (self.in_place and self.ceiling is None)
 
     def value(self, x: Tensor, *tensors: Tensor | None) -> Tensor:
         call = _CALLS.get(self.text) or named(self.text)
@@ -199,6 +201,7 @@ def _call(spelling: Spelling, args: Args, kwargs: Kwargs) -> Call:
         positional[lead:],
         tuple((name, value) for name, value in rest.items() if name not in keywords),
         keywords,
+        in_place,
     )
     tensors = (*positional[:lead], *(rest[name] for name in keywords))
     mark = "(inplace=True)" if in_place and not spelling.in_place else ""

@@ -21,6 +21,7 @@ _TRANSPOSED: Mapping[int, Callable[..., Tensor]] = {
     2: F.conv_transpose2d,
     3: F.conv_transpose3d,
 }
+_FEW = 4  # input channels, of a vector unit's 16 lanes
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Convolution(Linear):
         elif self._is_depthwise(weight):
             weight = weight.flip(*range(2, weight.dim()))
         return channels_last(weight) if last and weight.dim() == 4 else weight
+
+    def quick_once(self, *tensors: Any) -> bool:
+        weight: Tensor = tensors[0]
+        return self._has_few_inputs(weight) and weight.device.type == "cpu"
 
     def transpose(self, g: Tensor, shape: Shape, prepared: Tensor, *tensors: Any) -> Tensor:
         dims, weight = len(self.stride), prepared.to(g.dtype)
@@ -102,7 +107,7 @@ class Convolution(Linear):
             and len(self.stride) == 2
             and self.stride[0] == self.stride[1] > 1
             and self.dilation == (1, 1)
-            and weight.shape[1] <= 4
+            and weight.shape[1] <= _FEW
         )
 
     def _phases(self, weight: Tensor) -> Tensor:
@@ -157,6 +162,11 @@ class Convolution(Linear):
         (by_weight, by_bias), weight = tangents, tensors[0]
         assert weight is not None
         return self.value(x, torch.zeros_like(weight) if by_weight is None else by_weight, by_bias)
+
+
+def few_inputs(func: Any, args: Args) -> bool:
+    """Whether a call can be one of those; see `Convolution.quick_once`."""
+    return func is F.conv2d and len(args) > 1 and args[1].shape[1] <= _FEW
 
 
 _ARGS: Kwargs = dict.fromkeys(("input", "weight", "bias"))
