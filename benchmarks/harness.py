@@ -61,6 +61,14 @@ def seconds(run: Callable[[], object], number: int = 1, scale: float = 1.0) -> f
     return (benchmark.timer() - start) / number * scale
 
 
+def cpu_seconds(run: Callable[[], object], number: int = 1) -> float:
+    """`seconds` of CPU time, all threads together: others on the machine count for less."""
+    start = time.process_time()
+    for _ in range(number):
+        run()
+    return (time.process_time() - start) / number
+
+
 def interleaved(
     ways: Mapping[str, Seconds], setting: Setting, allowed: float, least: int = 2, most: int = 7
 ) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -46,9 +47,45 @@ def _vgg(name: str) -> nn.Module:
     return nn.Sequential(model.features, nn.Flatten(), model.output)
 
 
+class UNet(nn.Module):
+    """Three steps down and up again, with skips: pictures to 5 scores a pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (3, 32, 64, 128)
+        self.down = nn.ModuleList(_double(a, b) for a, b in itertools.pairwise(sizes))
+        self.deepest = _double(128, 256)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in ((256, 128), (128, 64), (64, 32))
+        )
+        self.joined = nn.ModuleList(_double(2 * a, a) for a in (128, 64, 32))
+        self.last = nn.Conv2d(32, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+            x = nn.functional.max_pool2d(x, 2)
+        x = self.deepest(x)
+        for up, joined, skip in zip(self.up, self.joined, reversed(skips), strict=True):
+            x = joined(torch.cat([up(x), skip], 1))
+        return self.last(x)
+
+
+def _double(ins: int, outs: int) -> nn.Sequential:
+    layers = []
+    for n in (ins, outs):
+        layers += [nn.Conv2d(n, outs, 3, padding=1), nn.BatchNorm2d(outs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": lambda: _pytorchcv("resnet", "resnet18"),
     "resnet50": lambda: _pytorchcv("resnet", "resnet50"),
+    "mobilenetv2": lambda: _pytorchcv("mobilenetv2", "mobilenetv2_w1"),
+    "densenet121": lambda: _pytorchcv("densenet", "densenet121"),
+    "unet": UNet,
     "vgg11": lambda: _vgg("vgg11"),
     "vgg16": lambda: _vgg("vgg16"),
     "efficientnet_lite0": lambda: _example().load(),

@@ -146,7 +146,7 @@ def cases() -> dict[str, Case]:
     found = {
         f"relevance/{name}-K{targets}": Case(partial(sweep, name, targets))
         for name in NETWORKS
-        for targets in (32,)
+        for targets in (32, 100)
     }
     ways = ("relevance reduced", "relevance streamed", "zennit loop")
     found["relevance/memory"] = Case(partial(memory, ways))

@@ -19,18 +19,33 @@ import funcattr as fa
 from . import (
     compilation,
     datasets,
+    everyday,
     late,
     memory,
     parts,
     precision,
     relevance,
+    single,
     small,
     sweeps,
     tokens,
 )
 from .harness import Record, Setting, prepare
 
-GROUPS = (sweeps, parts, late, precision, memory, small, compilation, relevance, datasets, tokens)
+GROUPS = (
+    single,
+    sweeps,
+    parts,
+    late,
+    precision,
+    memory,
+    small,
+    compilation,
+    relevance,
+    datasets,
+    everyday,
+    tokens,
+)
 CASES = {name: case for group in GROUPS for name, case in group.cases().items()}
 RESULTS = Path(__file__).with_name("results")
 LIBRARIES = ("torch", "numpy", "captum", "zennit", "torchray", "pytorchcv", "zarr")
