@@ -28,6 +28,7 @@ from .harness import (
     seconds,
     statistics,
 )
+from .limit import dense_limit
 from .networks import inputs, model_of
 
 TARGET, TOLERANCE = 3, 1e-3  # of the norm
@@ -145,7 +146,7 @@ def floor(name: str, setting: Setting) -> Record:
 
 
 def compiled(name: str, batch: int, setting: Setting) -> Record:
-    """A guided map by ``torch.compile(attr)``, beside eager and Captum's."""
+    """A guided map by ``torch.compile(attr)``, beside eager, Captum's and the dense limit."""
     torch.compiler.reset()
     x = inputs(name, batch).to(setting.device)
     runs = runs_of(name, x)
@@ -159,8 +160,8 @@ def compiled(name: str, batch: int, setting: Setting) -> Record:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checked = check({"ours compiled": runs["ours compiled"]()}, runs["ours"](), TOLERANCE)
-        clock = cpu_seconds if setting.device == "cpu" else seconds
-        ways = {label: partial(clock, run) for label, run in runs.items()}
+        ways = {label: partial(seconds, run) for label, run in runs.items()}
+        ways["limit"] = dense_limit(model_of(name, setting.device), x, 1)
         samples = interleaved(ways, setting, allowed=10.0, least=3, most=9)
     return {
         "network": name,
@@ -168,7 +169,7 @@ def compiled(name: str, batch: int, setting: Setting) -> Record:
         "batch": batch,
         "checked": checked,
         "seconds": statistics(samples, setting),
-        "ratios": ratios(samples, [("ours", "Captum"), ("ours compiled", "Captum")]),
+        "ratios": ratios(samples, [(way, "Captum") for way in ("ours", "ours compiled", "limit")]),
     }
 
 
