@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.layout import broadcasts
 from ..errors import ArgumentError
-from .propagation import Linear, floored
+from .propagation import Linear, floored, negative, positive
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ZBox(Linear):
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         low, high = (self._bound(operation, name) for name in ("low", "high"))
         weight = operation.weight
-        above, below = weight.clamp(min=0), weight.clamp(max=0)
+        above, below = positive(weight), negative(weight)
         z = operation.linear(weight).value()
         z = z - operation.linear(above, x=low.expand_as(operation.x)).value()
         z = z - operation.linear(below, x=high.expand_as(operation.x)).value()
@@ -94,8 +94,8 @@ class ZBox(Linear):
     def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
         share, low, high = prepared
         weight = operation.weight
-        above = operation.keep("z_box +", lambda: weight.clamp(min=0))
-        below = operation.keep("z_box -", lambda: weight.clamp(max=0))
+        above = operation.keep("z_box +", lambda: positive(weight))
+        below = operation.keep("z_box -", lambda: negative(weight))
         s, x = g * share, operation.x
         pulled: Tensor = x * operation.pull(s)
         pulled = pulled - low * operation.linear(above, name="z_box +").pull(s)

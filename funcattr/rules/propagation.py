@@ -109,6 +109,19 @@ class Epsilon(Linear):
         return pulled
 
 
+def positive(t: Tensor) -> Tensor:
+    """``max(t, 0)``, whose derivative at 0 is 1; that of `torch.clamp` depends on torch's version.
+
+    With that of `negative` it is the derivative of ``t``, as in a small change to either side.
+    """
+    return t.masked_fill(t < 0, 0)
+
+
+def negative(t: Tensor) -> Tensor:
+    """``min(t, 0)``, whose derivative at 0 is 0."""
+    return t.masked_fill(t >= 0, 0)
+
+
 @dataclass(frozen=True)
 class _Signed(Linear):
     """What treats positive and negative inputs apart.
@@ -123,7 +136,7 @@ class _Signed(Linear):
 
     def part(self, t: Tensor, i: int) -> Tensor:
         """A (0) or B (1) of a weight, or of a bias."""
-        return t.clamp(max=0) if i else t.clamp(min=0)
+        return negative(t) if i else positive(t)
 
     def counts(self) -> tuple[float, ...]:
         """What each of the sums counts."""
@@ -140,9 +153,8 @@ class _Signed(Linear):
         whole, count = operation.nonnegative(), len(self.counts())
         needed = count if whole else 2
         weights = [self.part(operation.weight, i) for i in range(needed)]
-        above = x if whole else x.clamp(min=0)
-        # At 0 the derivative of the one is 1, and that of the other 0.
-        below = None if whole else x - above
+        above = x if whole else positive(x)
+        below = None if whole else negative(x)
         shares = []
         for i, counted in enumerate(self.counts()):
             shift = None if bias is None else self.part(bias, i)

@@ -129,6 +129,21 @@ def test_the_derivative_of_a_map_at_an_exact_zero(rule):
     assert_close(grad(f)(x)[0, 0], (f(x + step) - f(x))[()] / 1e-7, 1e-5)
 
 
+@pytest.mark.parametrize(
+    "rule", [R.gamma(0.3), R.alpha_beta(), R.z_plus(), R.z_box(-3, 3)], ids=str
+)
+def test_the_derivative_of_a_map_by_a_weight_of_zero(rule):
+    f, params = fa.make_functional(nn.Linear(4, 3).double())
+    x, weigh = torch.randn(2, 1, 4, dtype=torch.float64)
+    params["weight"][1, 2] = 0
+    attr = fa.lrp(f, fa.Composite([("linear", rule)]), argnums=1)
+    loss = lambda w: (attr({**params, "weight": w}, x, target=1) * weigh).sum()
+    step = torch.zeros(3, 4, dtype=torch.float64)
+    step[1, 2] = 1e-7
+    w = params["weight"]
+    assert_close(grad(loss)(w)[1, 2], (loss(w + step) - loss(w)) / 1e-7, 1e-5)
+
+
 def test_deep_lift_compares_with_the_same_mask():
     model = nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Tanh(), nn.Linear(5, 4)).double()
     x = torch.randn(3, 6, dtype=torch.float64)
