@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class FuncattrError(Exception):
@@ -97,6 +101,23 @@ def short(value: object) -> str:
 
 #: What a function of the user's raises that funcattr calls in a way that its author did not expect.
 MISUSED = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+
+
+def by_keyword(f: _F) -> _F:
+    """``f``, which says so where what goes by its keyword is given by its place."""
+    code = f.__code__
+    places, names = code.co_argcount, code.co_varnames[code.co_argcount :][: code.co_kwonlyargcount]
+
+    @functools.wraps(f)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > places:
+            raise ArgumentError(
+                f"{f.__name__} takes {', '.join(names)} by their names, as {names[0]}=...; got "
+                f"{len(args) - places} more by position, {short(args[places])}."
+            )
+        return f(*args, **kwargs)
+
+    return cast(_F, called)
 
 
 def check_flags(**flags: object) -> None:

@@ -83,7 +83,7 @@ RULES = {
     "a composite added to a list": (lambda: fa.Composite([("relu", GUIDED)]) + [("linear", EPSILON)], TypeError, "'Composite' and 'list'"),
     "where, a list": (lambda: by_row(["relu", "tanh"], GUIDED), ARGUMENT, r"kind of operation, first.kind., a torch function.*got \['relu'"),
     "where, a class": (lambda: by_row(dict, GUIDED), ARGUMENT, "where of a row is a kind.*got <class"),
-    "where, a module": (lambda: by_row(nn.ReLU(), GUIDED), ARGUMENT, r"predicate on module paths.*ReLU\(\) raised TypeError"),
+    "where, a module": (lambda: by_row(nn.ReLU(), GUIDED), ARGUMENT, "a module class, ReLU, or a predicate on module paths.*got a module itself"),
     "where, a function of math": (lambda: by_row(math.tanh, GUIDED), ARGUMENT, "predicate on module paths.*tanh> raised TypeError"),
     "where, one of two": (lambda: by_row(("relu", 3), GUIDED), ARGUMENT, "where of a row is a kind.*got 3"),
     "where, a kind of two": (lambda: by_row(("rleu", "activation"), GUIDED), ARGUMENT, "knows the kinds activation, .*got 'rleu'. Did you mean 'relu'"),

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from torch.overrides import resolve_name
+
 from ..errors import FuncattrError
 from .private import CAN_COMPILE
 
@@ -69,11 +71,22 @@ def name_of(value: Any) -> str:
             if known is value:
                 return name
         name = f"{getattr(value, '__name__', type(value).__name__)}-{uuid.uuid4().hex}"
+        if _is_torchs(value):
+            _lasting[name] = value  # where traced code can look it up
+            return name
         try:
             _named[name] = value
         except TypeError:
             _lasting[name] = value
         return name
+
+
+def _is_torchs(value: Any) -> bool:
+    """Whether it is a function of torch's."""
+    try:
+        return bool(resolve_name(value))
+    except TypeError:  # of what cannot be a key
+        return False
 
 
 def named(name: str) -> Any:

@@ -43,14 +43,20 @@ def ambiguous(t: Tensor) -> bool:
     """Whether the memory of ``t``, feature maps, can be in two layouts at once.
 
     So it is with a dim of size 1, whose stride says nothing. Torch's norms on a CPU (2.13) then may
-    take the layout of a cotangent for the other one, and give a wrong derivative.
+    take the layout of their input or of a cotangent for the other one, and give a wrong derivative.
     """
     return t.dim() > 3 and t.device.type == "cpu" and 1 in t.shape
 
 
-def unambiguous(t: Tensor) -> Tensor:
-    """``t``, whose strides are those that a new tensor has, its channels last or not."""
-    if not ambiguous(t) or t.stride() in (_strides(t, False), _strides(t, True)):
+def unambiguous(t: Tensor, last: bool = True) -> Tensor:
+    """``t``, whose strides are those that a new tensor has.
+
+    ``last`` says that it may be one with its channels last; instance norm of one example, which is
+    a batch norm of a view of it, is wrong there.
+    """
+    if not ambiguous(t) or t.stride() == _strides(t, False):
+        return t
+    if last and t.stride() == _strides(t, True):
         return t
     return t.clone(memory_format=torch.contiguous_format)
 

@@ -224,13 +224,13 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return module
 
 
-def saved_tensors_are_hooked() -> bool:
+def saved_tensors_are_hooked(unknown: bool = True) -> bool:
     """Whether what autograd saves goes through hooks, as in a checkpoint.
 
-    Without torch's answer it counts as hooked, which is right, and slower.
+    Without torch's answer it is ``unknown``; hooked is right then, and slower.
     """
     top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return top is None or top(True) is not None
+    return unknown if top is None else top(True) is not None
 
 
 def backward_under_modes(

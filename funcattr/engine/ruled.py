@@ -81,6 +81,8 @@ def with_rules(
     check_func(func)
     if not isinstance(composite, Composite):
         hint = "; call it" if callable(composite) else ""
+        if isinstance(composite, str):
+            hint = ". Those that are ready-made are functions, composites.epsilon_plus()"
         raise ArgumentError(
             f"composite is a Composite, Composite([(where, rule), ...]); got {composite!r}{hint}."
         )

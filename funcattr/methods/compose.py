@@ -16,7 +16,7 @@ from ..core.contexts import graph_only_if, tracked
 from ..core.levels import vmapping
 from ..core.noise import normal
 from ..engine.output import Part
-from ..errors import ArgumentError
+from ..errors import ArgumentError, by_keyword
 from ..models.arguments import Argnums, Chosen, check_argnums
 from ..operations.operation import Args, Kwargs
 from ..targets import Target
@@ -26,6 +26,7 @@ from .gradients import gradient
 __all__ = ["integrated_gradients", "smooth_grad"]
 
 
+@by_keyword
 def smooth_grad(
     attr: Attribution,
     *,
@@ -134,6 +135,7 @@ def _noise(x: Tensor, generator: torch.Generator | int | None, place: list[int])
     return normal(generator, place, [1, *x.shape[1:]] if x.dim() else []).to(x)
 
 
+@by_keyword
 def integrated_gradients(
     func: Callable[..., Any],
     *,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
+from ..core.levels import compiling, levels
 from ..cotangents import cotangents
 from ..display.table import Table
 from ..engine.linearize import linearize
@@ -19,7 +20,7 @@ from ..models.arguments import Chosen
 from ..operations.composite import Composite, rule_name
 from ..rules import Pair, floored, is_pair
 from ..targets import Target
-from .attribution import Attribution, PerToken
+from .attribution import Attribution, PerToken, times
 from .gradients import ByGradient
 
 __all__ = ["Conservation", "conserved"]
@@ -93,7 +94,8 @@ def conserved(attr: Attribution, *args: Any, target: Target = None, **kwargs: An
         A `Conservation`.
 
     Raises:
-        ArgumentError: ``attr`` is no relevance propagation.
+        ArgumentError: ``attr`` is no relevance propagation, or the book is to be differentiated or
+            compiled: it holds numbers.
 
     >>> import funcattr as fa
     >>> layer = torch.nn.Linear(3, 2, bias=False)
@@ -105,10 +107,17 @@ def conserved(attr: Attribution, *args: Any, target: Target = None, **kwargs: An
     if isinstance(method, PerToken) and method.tokens is not None:
         args = method.tokens.model.embedded(args, method.tokens.nums)
         method = method.method
-    if not isinstance(method, ByGradient) or method.argnums is None:
+    if not isinstance(method, ByGradient) or method.argnums is None or not _shares(method):
         raise ArgumentError(
             f"conserved is for what funcattr.lrp returns; got {short(attr)}. Relevance of a layer "
             "is explained by lrp of funcattr.layer_output."
+        )
+    if "targets" in kwargs:
+        raise ArgumentError("conserved keeps the book of one target, conserved(attr, x, target=0).")
+    if compiling() or levels() > 1:
+        raise ArgumentError(
+            "conserved keeps a book of numbers, which nothing is differentiated through and which "
+            "is not compiled: call it outside of torch.func.grad, torch.func.jvp and torch.compile."
         )
     book: list[Taken] = []
     plan = method.ruled.plan
@@ -122,9 +131,16 @@ def conserved(attr: Attribution, *args: Any, target: Target = None, **kwargs: An
     return Conservation(_sums(weighed), _sums(arrived), tuple(book))
 
 
+def _shares(method: ByGradient) -> bool:
+    """Whether its maps are relevance: cotangents by rules of that, times the input."""
+    by_pairs = any([is_pair(rule) for _, rule in method.ruled.plan.composite.rows])
+    return method.finish is times(method.ruled) and (by_pairs or method.name == "lrp")
+
+
 def _sums(tensors: Sequence[Tensor]) -> Tensor:
     """The sum of each example."""
-    sums = [t.detach().reshape(t.shape[0] if t.dim() else 1, -1).sum(1) for t in tensors]
+    sums = [t.detach().reshape(-1) if t.dim() < 2 else t.detach().flatten(1) for t in tensors]
+    sums = [t if t.dim() < 2 else t.sum(1) for t in sums]
     return torch.stack(sums).sum(0)
 
 

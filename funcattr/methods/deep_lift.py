@@ -13,9 +13,11 @@ from ..core.contexts import graph_only_if
 from ..engine.linearize import Linearized
 from ..engine.output import Part
 from ..engine.ruled import Ruled, with_rules
+from ..errors import ArgumentError, by_keyword
 from ..models.arguments import Argnums, Chosen, check_argnums
 from ..operations.composite import Composite, Row
 from ..operations.operation import Args
+from ..rules import is_pair
 from ..rules.comparison import Rescale, RescaleMax
 from ..targets import Target
 from .attribution import Attribution, Explain, OnePass, ruled
@@ -23,17 +25,23 @@ from .attribution import Attribution, Explain, OnePass, ruled
 __all__ = ["deep_lift"]
 
 _NAMES = (
-    *("exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "abs", "square"),
-    *("sin", "cos", "erf", "sign"),
+    *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal"),
+    *("square", "pow", "float_power", "__pow__", "__rpow__", "__rdiv__", "abs", "absolute"),
+    *("sin", "cos", "tan", "sinh", "cosh", "sign", "sgn", "erf", "erfc", "erfinv", "expit"),
+    *("asin", "acos", "atan", "asinh", "acosh", "atanh", "sinc", "logit", "lgamma", "digamma"),
+    *("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "log_ndtr", "ndtr"),
 )
 _ACTIVATIONS = ("softsign", "logsigmoid", "hardshrink", "softshrink", "tanhshrink")
 _FUNCTIONS = [
-    *(getattr(space, name) for name in _NAMES for space in (torch, torch.Tensor)),
-    *(getattr(F, name) for name in _ACTIVATIONS),
-    *(getattr(torch.special, name) for name in ("erf", "expit", "exp2", "expm1")),
-]
+    getattr(space, name)
+    for in_place in ("", "_")
+    for name in [name + in_place for name in _NAMES]
+    for space in (torch, torch.Tensor, torch.special)
+    if hasattr(space, name)
+] + [torch.Tensor.__ipow__, *(getattr(F, name) for name in _ACTIVATIONS)]
 
 
+@by_keyword
 def deep_lift(
     func: Callable[..., Any],
     *,
@@ -74,6 +82,11 @@ def deep_lift(
     tensor([[1.3333, 0.6667]])
     """
     check_argnums(argnums)
+    if isinstance(func, Ruled) and any([is_pair(rule) for _, rule in func.plan.composite.rows]):
+        raise ArgumentError(
+            "DeepLIFT shares differences by rules of its own, and func has others, of relevance "
+            f"({func.plan.composite}); pass the function that with_rules was called with."
+        )
     rows: list[Row] = [("max_pool", RescaleMax()), ("activation", Rescale())]
     rows += [(function, Rescale()) for function in _FUNCTIONS]
     function = with_rules(func, Composite(rows))

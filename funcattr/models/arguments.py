@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -59,6 +60,9 @@ class Chosen:
                 f"tensor{'s' if len(self.floats) != 1 else ''}, or is one number; got {len(given)} "
                 f"values in a {type(baseline).__name__}. An array goes in by torch.as_tensor."
             )
+        bad = [b for b in given if not isinstance(b, Tensor) and not math.isfinite(b)]
+        if bad:
+            raise ArgumentError(f"a baseline is made of finite numbers; got {bad[0]}.")
         starts = []
         for b, x in zip(given, self.floats):
             start = torch.as_tensor(b, dtype=x.dtype, device=x.device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError, LayerError, check_flags, nearest, short
 from ..operations.intercept import Intercept
 from ..operations.operation import Args, Kwargs
+from ..operations.where import ONE_OPERATION
 from .copies import Forward
 from .functional import Inside, call, module_of, takes_parameters
 
@@ -139,18 +140,31 @@ def _replaced(given: list[Embedded], forward: Forward) -> Forward:
     return looked_up
 
 
+def _looks_up(module: nn.Module, named: str) -> nn.Module:
+    """The module, which makes vectors of ids as far as torch's own are known.
+
+    Raises:
+        LayerError: it makes them of vectors.
+    """
+    if isinstance(module, ONE_OPERATION):
+        raise LayerError(
+            f"{named} is a {type(module).__name__}, which looks no ids up; name the "
+            "embedding layer, over_embeddings(model, 'path.of.it')."
+        )
+    return module
+
+
 def _found(module: nn.Module, embedding: Any) -> nn.Module:
     paths = {path: m for path, m in module.named_modules() if isinstance(m, nn.Embedding)}
     if isinstance(embedding, str):
         every = dict(module.named_modules())
         if embedding not in every:
             raise LayerError(f"the model has no {embedding!r}.{nearest(embedding, every)}")
-        found: nn.Module = every[embedding]
-        return found
+        return _looks_up(every[embedding], repr(embedding))
     if isinstance(embedding, nn.Module):
         if not any(m is embedding for m in module.modules()):
             raise LayerError(f"{short(embedding)} is no module of the model.")
-        return embedding
+        return _looks_up(embedding, short(embedding))
     if embedding is not None:
         raise ArgumentError(
             f"embedding is a module of the model or the path of one; got {short(embedding)}."

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import rules
 from ..core.graph import node
 from ..core.levels import compiling
-from ..core.private import is_view, version
+from ..core.private import is_view, saved_tensors_are_hooked, version
 from ..core.trees import leaves
 from ..errors import ArgumentError, FuncattrError
 from .fold import Mergeable
@@ -172,12 +172,18 @@ def compared(
     """For each rule that compares, the operation that this one is compared with.
 
     Raises:
-        FuncattrError: the baseline's forward pass was made of other operations.
+        FuncattrError: the baseline's forward pass was made of other operations, or the operation
+            is in a checkpoint.
     """
     if not references:
         return ()
     found: list[Operation | None] = []
     for i, rule in enumerate(own):
+        if getattr(rule, "compares", False) and saved_tensors_are_hooked(unknown=False):
+            raise FuncattrError(
+                "what runs in a checkpoint (or under other hooks of what autograd saves) is "
+                "repeated, where it cannot be compared with the baseline; switch it off."
+            )
         found.append(next(references[i], None) if getattr(rule, "compares", False) else None)
         here = kind.kind if isinstance(kind, StandIn) else kind
         other = found[-1]

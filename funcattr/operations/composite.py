@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from .. import rules
+from ..core.levels import compiling
 from ..errors import ArgumentError, short
 from ..rules.pair import makes_rules
 from .fresh import held
@@ -155,6 +157,16 @@ class Composite:
     def described(self) -> str:
         """The places of its rows, in words."""
         return ", ".join([_text(tests) for tests, _ in self.rows])
+
+
+def among(func: Callable[..., Any], functions: Collection[Any]) -> bool:
+    """Whether a function is one of those.
+
+    To the compiler a function that is written in Python is in no set, whatever it holds.
+    """
+    if func in functions or not compiling():
+        return func in functions
+    return any([func is f for f in functions if isinstance(f, FunctionType)])
 
 
 #: What no row is for that does not name it: their rules are of more than one call.

@@ -18,7 +18,7 @@ from ..core.levels import compiling
 from ..core.private import is_view, saved_tensors_are_hooked
 from ..errors import HiddenSiteError
 from .behind import behind, collect, compared, elsewhere, of_two, overwrite, stand_in
-from .composite import Composite
+from .composite import Composite, among
 from .fold import Convolved, Mergeable, writes
 from .kinds import activation, convolution, norm
 from .kinds.activation import Activation
@@ -33,6 +33,7 @@ from .place import Met, Pass
 from .site import site
 from .tape import Tape
 from .watched import WATCHED, Functions, watched
+from .where import Before
 
 COMPILED = frozenset(("activation", "convolution", "norm", "group_norm", "mean"))
 QUICK = COMPILED | {"max_pool", "pad", "attention"}  # where the compiler's own is as quick
@@ -101,7 +102,7 @@ class Intercept(TorchFunctionMode):
         self._convolved: Convolved | None = None
         self.outputs: ByIdentity[Mergeable] = ByIdentity()
         # For each composite, the kinds that have run, and the whole modules that are one operation.
-        self._before: list[set[str]] = [set() for _ in composites]
+        self._before = [Before(self._functions) for _ in composites]
         self.within = [0 for _ in composites]
         #: Where to note operations that others are compared with, and for each composite these.
         self.collected: list[Operation] | None = None
@@ -129,8 +130,7 @@ class Intercept(TorchFunctionMode):
             self.outputs.clear()
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._functions.inside)
-        if kwargs:
-            args, kwargs = in_order(func, args, kwargs)
+        args, kwargs = in_order(func, args, kwargs) if kwargs else (args, kwargs)
         if self._opens and func in OPENED:
             with self:
                 return OPENED[func](*args, **kwargs)
@@ -145,7 +145,7 @@ class Intercept(TorchFunctionMode):
             call = CALLS[func](func, args, kwargs, self.depends)
             if call is not None:
                 return self.called(call, func, args, kwargs)
-        elif func in self.functions:
+        elif func in self.functions or (compiling() and among(func, self.functions)):
             return self.called(activation.other(func, args, kwargs), func, args, kwargs)
         if func in WATCHED:
             return watched(self, func, args, kwargs)
@@ -179,10 +179,10 @@ class Intercept(TorchFunctionMode):
         """Says that the forward pass is over; what a checkpoint repeats comes later."""
         self._convolved = self.watch = None
         self.outputs.clear()
-        if self.origins is not None:
-            self.origins.finish()
         self._reaching.clear()
         self._functions.finish()
+        if self.origins is not None:
+            self.origins.finish()
 
     def depends(self, t: Any) -> bool:
         """Whether ``t`` depends on the input that is differentiated."""
@@ -247,9 +247,9 @@ class Intercept(TorchFunctionMode):
         for i, (composite, before) in enumerate(zip(self.composites, self._before)):
             if self.within[i] or not call.x.is_floating_point():
                 continue
-            rule = composite.rule(call, func, path, before, self.running)
+            rule = composite.rule(call, func, path, before.of(call, path), self.running)
             own[i] = rule = None if rule is not None and of_two(self, call) else rule
-            before.update(call.kind.names)
+            before.note(call, path)
             if rule is not None:
                 self.matched[i] += 1
             elif isinstance(call.kind, Activation):

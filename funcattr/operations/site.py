@@ -117,7 +117,8 @@ class Site(torch.autograd.Function):
                 )
 
             def pull(g: Tensor, x: Tensor | None) -> Any:
-                shape = (*g.shape[:1], *ctx.shape[1:])
+                # Many cotangents as one larger batch are along the first dim.
+                shape = (*g.shape[:1], *ctx.shape[1:]) if merges else ctx.shape
                 operation = Operation(kind, x, own, shape, place.keep, place.alone, place.path)
                 if rule is None or true:
                     return kind.pull(g, operation)

@@ -1,17 +1,19 @@
-"""Calls that a mode has to watch: what holds a ReLU where no mode can see it, and what looks at
-gradients in the middle of a forward pass.
+"""Calls that a mode has to watch: what holds a ReLU where no mode can see it, what looks at
+gradients in the middle of a forward pass, and products in a form that no rule can act on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..core.graft import graft, steady
-from ..core.layout import ambiguous
+from ..core.layout import ambiguous, unambiguous
 from ..core.levels import compiling, levels, transforming
 from ..core.private import (
     forward_mode_active,
@@ -22,8 +24,9 @@ from ..core.private import (
 from ..core.trees import leaves
 from ..errors import HiddenSiteError
 from .fold import Unfold
-from .kinds import norm
-from .operation import Args, Kwargs
+from .kinds import convolution, linear, norm, products, transposed
+from .kinds.outcome import Outcome, spelled
+from .operation import Args, Call, Kwargs
 from .place import Met
 
 if TYPE_CHECKING:
@@ -36,10 +39,45 @@ _OPAQUE = {  # what holds a ReLU where no mode can see it
 _AUTOGRAD = (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward)
 _GRAD_FN: Any = torch.Tensor.grad_fn
 _HOOKED = (torch.Tensor.register_hook, torch.Tensor.retain_grad, _GRAD_FN.__get__)
-_STATISTICS = (torch.nn.functional.batch_norm, torch.nn.functional.instance_norm)
-_EMBEDDINGS = (torch.embedding, torch.nn.functional.embedding, torch.nn.functional.embedding_bag)
+_BATCH_NORMS = (F.batch_norm, torch.batch_norm)
+_INSTANCE_NORMS = (F.instance_norm, torch.instance_norm)
+_EMBEDDINGS = (torch.embedding, F.embedding, F.embedding_bag)
+
+#: Of a shift and two factors.
+_SHIFTED = (
+    *spelled("addmm", "addmv", "addr", "baddbmm", "addbmm"),
+    *spelled("addmm_", "addmv_", "addr_", "baddbmm_", "addbmm_"),
+    *(torch.sparse.addmm, torch.sspaddmm),
+)
+#: Of an input and a hidden state, and of weights.
+_RECURRENT = frozenset(
+    (
+        *spelled("lstm", "gru", "rnn_tanh", "rnn_relu"),
+        *spelled("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
+    )
+)
+_CONVOLUTIONS = frozenset(
+    spelled("convolution", "_convolution", "conv_tbc", "conv1d", "conv2d", "conv3d")
+    + spelled(*(f"conv_transpose{dims}d" for dims in (1, 2, 3)))
+).difference(convolution.CALLS, transposed.CALLS)
+_OTHERS: tuple[Callable[..., Any], ...] = (
+    *spelled("chain_matmul", "multi_dot", "linalg_multi_dot"),
+    *(F.bilinear, torch.hspmm),
+)
+#: Sums, of which a part may be a product of two that depend on the input.
+_LERPS = frozenset(spelled("lerp", "lerp_"))
+_BLENDS = _LERPS.union(spelled("addcmul", "addcmul_", "addcdiv", "addcdiv_"))
+#: What has a rule in the usual form, and may be called in another.
+_KNOWN = {*linear.CALLS, *products.CALLS} - {F.linear}
+#: Which of the arguments are multiplied with each other.
+_FACTORS: Mapping[Callable[..., Any], slice] = {
+    **dict.fromkeys((*_KNOWN, *_OTHERS), slice(None)),
+    **dict.fromkeys((*_SHIFTED, *_BLENDS), slice(1, None)),
+    **dict.fromkeys((*_RECURRENT, *_CONVOLUTIONS), slice(0, 2)),
+}
+_PRODUCTS = frozenset((*_FACTORS, F.embedding_bag))
 #: The functions that are watched.
-WATCHED = frozenset((*_OPAQUE, *_AUTOGRAD, *_HOOKED, *_STATISTICS, *_EMBEDDINGS))
+WATCHED = _PRODUCTS.union(_OPAQUE, _AUTOGRAD, _HOOKED, _BATCH_NORMS, _INSTANCE_NORMS, _EMBEDDINGS)
 
 
 def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
@@ -48,15 +86,13 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
     Raises:
         HiddenSiteError: a rule that must act could not be where it should.
     """
+    if func in _PRODUCTS and not mode.groups.isdisjoint(("linear", "convolution", "product")):
+        _without_rule(mode, func, args, kwargs)
     if func in _EMBEDDINGS:
         out = func(*args, **kwargs)
         return out if mode.embedded is None else mode.embedded(out)
-    if func in _STATISTICS:
-        named = norm.without_statistics(func, args, kwargs) if transforming() else None
-        out = func(*args, **kwargs) if named is None else func(**named)
-        if compiling() or not out.requires_grad or not ambiguous(out):
-            return out
-        return graft(out, out) if transforming() or forward_mode_active() else steady(out)
+    if func in _BATCH_NORMS or func in _INSTANCE_NORMS:
+        return _normed(func, args, kwargs)
     if func in _HOOKED and mode.passing is not None and mode.passing.folds:
         raise Unfold
     if func in _OPAQUE and mode.met is not None:
@@ -81,6 +117,79 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
     return func(*args, **kwargs)
 
 
+def _normed(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    """The output of a norm, whose derivative is right in every layout of memory.
+
+    That of torch is not where strides of its input or of its cotangent say nothing.
+    """
+    named = norm.without_statistics(func, args, kwargs)
+    if named is not None and transforming():
+        args, kwargs = (), named
+    out = func(*args, **kwargs)
+    if not out.requires_grad or not ambiguous(out):
+        return out
+    x = args[0] if args else kwargs["input"]
+    usual, last = unambiguous(x), func in _BATCH_NORMS
+    if usual is x:
+        plain = not (compiling() or transforming() or forward_mode_active())
+        return steady(out, last=last) if plain else graft(out, out, last=last)
+    # Again, for its derivative alone: statistics are not counted twice.
+    if named is not None:
+        again = func(**{**named, "input": usual})
+    else:
+        again = func(usual, *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
+    return graft(out.detach(), again, last=last)
+
+
+def _without_rule(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
+    """Notes a product in a form that no rule can act on.
+
+    Raises:
+        HiddenSiteError: a rule should have.
+    """
+    factors = _factors(func, args, kwargs)
+    of_input = [t for factor in factors for t in factor if mode.depends(t)]
+    if not of_input or mode.collected is not None:
+        return
+    count = sum([any(map(mode.depends, factor)) for factor in factors])
+    several = count > 1
+    if func in _BLENDS:
+        names = ["product"] * several
+    elif func in _CONVOLUTIONS:
+        names = ["convolution"] * (not several)
+    else:
+        weighed = func in _RECURRENT or count < len(factors)
+        names = ["linear"] * weighed + ["matmul"] * several
+    spelling = getattr(func, "__name__", str(func))
+    for name in names:
+        call = Call(Outcome(name), of_input[0], (), spelling)
+        if mode.strict and any([rule is not None for rule in mode.rules_of(call, func)]):
+            where = f" in {mode.where!r}" if mode.where else ""
+            what = f"a {name} operation in a form"
+            if func in _RECURRENT:
+                what = "a recurrent layer, linear operations inside of one kernel"
+            raise HiddenSiteError(
+                f"the forward pass calls {spelling}{where}, {what} that no rule can act on. Write "
+                "it by torch.nn.functional.linear (conv), by matmul, einsum or mul of two tensors, "
+                "or pass require_match=False to let relevance pass it by its true derivative."
+            )
+        mode.note(call)
+
+
+def _factors(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> list[Sequence[Tensor]]:
+    """The tensors that a call multiplies with each other; those of one factor are added."""
+    if func is F.embedding_bag:  # the vectors of ids, weighed
+        weights = kwargs.get("per_sample_weights", args[8] if len(args) > 8 else None)
+        table = args[1] if len(args) > 1 else kwargs["weight"]
+        return [] if weights is None else [(weights,), (table,)]
+    which = _FACTORS[func]
+    named = [t for key, t in kwargs.items() if which.start is None or key not in ("input", "out")]
+    factors = [t for t in leaves((args[which], named)) if isinstance(t, Tensor)]
+    if func in _LERPS:  # start + weight * (end - start)
+        return [(args[0], factors[0]), factors[1:]] if len(factors) == 2 else []
+    return [(t,) for t in factors]
+
+
 class Functions:
     """Follows whether a forward pass is inside of the ``forward`` of an autograd.Function.
 
@@ -91,15 +200,15 @@ class Functions:
     def __init__(self, outermost: CodeType) -> None:
         self._outermost = outermost
         self._recording = True  # what it would be if only Python code had switched it
-        self.inside = self._finished = False
+        self.inside = self.finished = False
 
     def finish(self) -> None:
         """Says that the forward pass is over; what a checkpoint repeats comes later."""
-        self._finished, self.inside = True, False
+        self.finished, self.inside = True, False
 
     def follow(self, func: Callable[..., Any], args: Args) -> None:
         """Is told of every call."""
-        if self._finished:
+        if self.finished:
             return
         if set_grad_enabled is None:
             off = not torch.is_grad_enabled()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.overrides import resolve_name
 
-from ..errors import MISUSED, ArgumentError, first_line, nearest, short
+from ..errors import MISUSED, ArgumentError, FuncattrError, first_line, nearest, short
 from .kinds.activation import SPELLINGS, Activation
 from .kinds.table import KINDS
 from .operation import Call
@@ -61,6 +61,59 @@ def first(*kinds: str) -> First:
             raise ArgumentError(f"first takes kinds of operations by name; got {short(kind)}.")
         test_of(kind)
     return First(kinds)
+
+
+class Forward(Protocol):
+    """A forward pass, which may be over."""
+
+    finished: bool
+
+
+class Before:
+    """The kinds of operations that have run, for `first`.
+
+    A checkpoint repeats operations when the forward pass is over. The first of its kind is known
+    again by the module that calls it.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._firsts: dict[str, tuple[str | None, str]] = {}
+        self._counts: dict[tuple[str | None, str], int] = {}
+
+    def note(self, call: Call, path: str | None) -> None:
+        """Is told of a call."""
+        if not self._forward.finished:
+            one = path, call.spelling
+            self._counts[one] = self._counts.get(one, 0) + 1
+            for name in call.kind.names:
+                self._firsts.setdefault(name, one)
+
+    def of(self, call: Call, path: str | None) -> Container[str]:
+        """The kinds that have run before a call."""
+        if not self._forward.finished:
+            return self._firsts
+        one = path, call.spelling
+        others = {name: first for name, first in self._firsts.items() if first != one}
+        return _Kinds(others, None if self._counts.get(one, 0) < 2 else call.kind.names)
+
+
+class _Kinds:
+    """Kinds that have run, and those of which nobody can say it."""
+
+    def __init__(self, run: Container[str], unknown: Container[str] | None = None) -> None:
+        self._run, self._unknown = run, unknown
+
+    def __contains__(self, kind: object, /) -> bool:
+        if kind in self._run:
+            return True
+        if self._unknown is not None and kind in self._unknown:
+            raise FuncattrError(
+                f"a row for the first {kind} is for one of several calls of one module (or of a "
+                "function), and a checkpoint repeats it, where they cannot be told apart; switch "
+                "the checkpoint off, or name the module by a predicate on its path."
+            )
+        return False
 
 
 class Test(NamedTuple):
@@ -118,6 +171,11 @@ def test_of(place: Any) -> Test:
         return Test("first", place.kinds)
     if isinstance(place, type) and issubclass(place, torch.nn.Module):
         return Test("module", place)
+    if isinstance(place, torch.nn.Module):
+        raise ArgumentError(
+            f"where of a row is a module class, {type(place).__name__}, or a predicate on module "
+            "paths, lambda path: path == 'head'; got a module itself."
+        )
     if place is first:
         raise ArgumentError("first makes a place; call it, first('convolution').")
     if not callable(place) or isinstance(place, type):

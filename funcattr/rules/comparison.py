@@ -17,7 +17,11 @@ NEAR = 1e-10  # below it a difference is none, and the derivative is taken
 
 @dataclass(frozen=True)
 class Rescale(Plain):
-    """``(y - y0) / (x - x0)`` of an elementwise function."""
+    """``(y - y0) / (x - x0)`` of an elementwise function.
+
+    Where that is of several tensors, such as a power of each number of ``x`` by each of some
+    others, it is the derivative.
+    """
 
     __name__ = "rescale"
     compares: ClassVar[bool] = True
@@ -25,12 +29,17 @@ class Rescale(Plain):
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         x, y, x0, y0 = _values(operation)
+        if operation.tensors:  # an exponent, which may be another one for the baseline
+            y0 = operation.kind.value(x0, *operation.tensors)
+        if y.shape != x.shape:
+            return ()
         near = (x - x0).abs() < NEAR
         slope = operation.pull(torch.ones_like(y))
         return (torch.where(near, slope, (y - y0) / torch.where(near, 1.0, x - x0)),)
 
     def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
-        return g * prepared[0]
+        pulled: Tensor = g * prepared[0] if prepared else operation.pull(g)
+        return pulled
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ def save(drawn: Any, path: str | PathLike[str], *, dpi: float = 150) -> Path:
     ...     fa.viz.save(fa.viz.overlay(torch.rand(4, 4)), f"{folder}/maps/cat.png").name
     'cat.png'
     """
+    if not isinstance(path, (str, PathLike)):
+        raise ArgumentError(f"path is that of a file, 'maps/cat.png'; got {short(path)}.")
     place = Path(path)
     if isinstance(drawn, Html):
         if place.suffix.lower() not in (".html", ".htm"):

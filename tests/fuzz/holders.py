@@ -139,8 +139,8 @@ REGISTRY = {}
 
 
 def registry(m):
-    if len(REGISTRY) > 200:  # of networks long gone
-        REGISTRY.clear()
+    while len(REGISTRY) > 1000:  # those of networks long gone; the one under way has the last
+        REGISTRY.pop(next(iter(REGISTRY)))
     REGISTRY[id(m)] = m
     return id(m)
 

@@ -191,7 +191,7 @@ def test_wrong_calls(name):
 def test_products_inside_of_kernels(kind):
     model = Recurrent(kind)
     x = torch.randn(2, 3, 4)
-    with pytest.raises(fa.NoSiteError, match="that no call made which a rule can see"):
+    with pytest.raises(fa.NoSiteError, match=r"a recurrent layer, .* no rule can act on"):
         fa.lrp(model, EPSILON)(x, target=0)
     ruled = fa.with_rules(model, EPSILON, require_match=False)
     assert fa.input_x_gradient(ruled)(x, target=0).isfinite().all()

@@ -17,6 +17,7 @@ from ... import rules
 from ...core.graph import constant, name_of, named, show
 from ...core.levels import compiling
 from ...core.private import below_a_mode, vmap_active
+from ...errors import ArgumentError, short
 from ..calls import by_users
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
 
@@ -212,10 +213,38 @@ def _recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call 
     return _call(SPELLINGS[func], args, kwargs)
 
 
+#: Functions that write to their first argument, and those that return the result.
+_RESULT = {
+    getattr(space, name): getattr(space, name[:-1])
+    for space in (torch, torch.Tensor)
+    for name in dir(space)
+    if name.endswith("_") and not name.endswith("__") and hasattr(space, name[:-1])
+} | {torch.Tensor.__ipow__: torch.Tensor.pow}
+show(*_RESULT)
+
+
 def other(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Call:
-    """A call of any elementwise torch function that is not among the activations."""
+    """A call of any elementwise torch function that is not among the activations.
+
+    Raises:
+        ArgumentError: its first argument is no tensor, on which rules act.
+    """
     shown = _shown(func)
-    return _call(Spelling(shown, name_of(func), func), args, kwargs)._replace(spelling=shown)
+    if func is torch.pow and args and not isinstance(args[0], Tensor):
+        func, args = torch.Tensor.__rpow__, args[::-1]
+    if args and not isinstance(args[0], Tensor):
+        raise ArgumentError(
+            f"a rule for {shown} acts on its first argument, which is a tensor then; the function "
+            f"calls it with {short(args[0])}."
+        )
+    name, in_place = _returning(func)
+    return _call(Spelling(shown, name, func, in_place), args, kwargs)._replace(spelling=shown)
+
+
+@constant
+def _returning(func: Callable[..., Any]) -> tuple[str, bool]:
+    """The name of the function that returns the result, and whether ``func`` writes it."""
+    return name_of(_RESULT.get(func, func)), func in _RESULT
 
 
 @constant

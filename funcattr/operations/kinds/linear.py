@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...core import layout
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise, Shape, by_name
+from .outcome import spelled
 from .products import product
 
 
@@ -128,11 +129,13 @@ def _addmm(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | No
     return Call(Matmul(False), args[1], (args[2], args[0]), "addmm")
 
 
+def _reversed(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+    return _matmul(func, args[::-1], kwargs, depends)
+
+
 CALLS: Mapping[Callable[..., Any], Recognise] = {
-    F.linear: _linear,
-    **dict.fromkeys((torch.addmm, torch.Tensor.addmm), _addmm),
-    **dict.fromkeys(
-        (torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.mm, torch.Tensor.__matmul__),
-        _matmul,
-    ),
+    **dict.fromkeys((F.linear, torch.ops.aten.linear, torch.ops.aten.linear.default), _linear),
+    **dict.fromkeys(spelled("addmm"), _addmm),
+    **dict.fromkeys((*spelled("matmul", "mm", "__matmul__"), torch.sparse.mm), _matmul),
+    torch.Tensor.__rmatmul__: _reversed,
 }

@@ -38,15 +38,31 @@ class Outcome(Kind):
         return g
 
 
-_ADDED = {torch.Tensor.add_: torch.add, torch.Tensor.sub_: torch.sub}
-_ADDS = tuple(
-    getattr(space, name) for name in ("add", "sub", "subtract") for space in (torch, torch.Tensor)
-)
-_MULTIPLIED = {torch.Tensor.mul_: torch.mul}
-_MULTIPLIES = (torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.multiply)
-_SUMS = (torch.sum, torch.Tensor.sum)
-_AVERAGES = (
-    *(torch.mean, torch.Tensor.mean),
+def spelled(*names: str) -> list[Callable[..., Any]]:
+    """Torch's functions of these names, and its operators, which ``torch.ops`` has."""
+    found = []
+    for name in names:
+        spaces = (torch, torch.Tensor, torch.linalg)
+        found += [getattr(space, name) for space in spaces if hasattr(space, name)]
+        packet = getattr(torch.ops.aten, name, None)
+        if packet is not None:
+            found.append(packet)
+            found += [getattr(packet, o) for o in packet.overloads() if "out" not in o]
+    return found
+
+
+def _in_place(**names: str) -> Mapping[Callable[..., Any], Callable[..., Any]]:
+    """Functions that write to their first argument, and those that return the result."""
+    return {f: getattr(torch, name) for own, name in names.items() for f in spelled(own)}
+
+
+_ADDED = _in_place(add_="add", sub_="sub", subtract_="sub")
+_ADDS = spelled("add", "sub", "subtract", "rsub", "__rsub__")
+_MULTIPLIED = _in_place(mul_="mul", multiply_="mul")
+_MULTIPLIES = spelled("mul", "multiply")
+_SUMS = spelled("sum", "nansum")
+_AVERAGES: tuple[Callable[..., Any], ...] = (
+    *spelled("mean", "nanmean"),
     *(F.avg_pool1d, F.avg_pool3d, F.adaptive_avg_pool1d, F.adaptive_avg_pool3d),
 )
 

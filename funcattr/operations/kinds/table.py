@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from ..operation import Args, Kwargs, Recognise
 from . import (
     activation,
@@ -20,6 +18,7 @@ from . import (
     products,
     transposed,
 )
+from .outcome import spelled
 from .transformer import attention, layer_norm
 
 _GROUPS: Mapping[str, Mapping[Callable[..., Any], Recognise]] = {
@@ -51,10 +50,16 @@ KINDS |= dict.fromkeys(("batch_norm", "layer_norm", "rms_norm"), "norm")
 #: The functions whose tensors `Recognise` takes by their place, and how these are called.
 _ORDER: Mapping[Callable[..., Any], tuple[str, ...]] = {
     **dict.fromkeys((*outcome.SUMS, *outcome.PRODUCTS, *outcome.MEANS), ("input", "other")),
-    **dict.fromkeys((torch.matmul, torch.Tensor.matmul), ("input", "other")),
-    **dict.fromkeys((torch.mm, torch.Tensor.mm, torch.bmm, torch.Tensor.bmm), ("input", "mat2")),
-    **dict.fromkeys((torch.addmm, torch.Tensor.addmm), ("input", "mat1", "mat2")),
-    **dict.fromkeys((torch.baddbmm, torch.Tensor.baddbmm), ("input", "batch1", "batch2")),
+    **dict.fromkeys(spelled("matmul", "inner", "kron", "vdot"), ("input", "other")),
+    **dict.fromkeys(spelled("mm", "bmm"), ("input", "mat2")),
+    **dict.fromkeys(spelled("outer", "ger"), ("input", "vec2")),
+    **dict.fromkeys(spelled("mv"), ("input", "vec")),
+    **dict.fromkeys(spelled("dot"), ("input", "tensor")),
+    **dict.fromkeys(spelled("vecdot"), ("x", "y")),
+    **dict.fromkeys(spelled("addmm"), ("input", "mat1", "mat2")),
+    **dict.fromkeys(spelled("addmv"), ("input", "mat", "vec")),
+    **dict.fromkeys(spelled("addr"), ("input", "vec1", "vec2")),
+    **dict.fromkeys(spelled("baddbmm", "addbmm"), ("input", "batch1", "batch2")),
 }
 
 
