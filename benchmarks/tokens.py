@@ -115,6 +115,28 @@ def patched(model: nn.Module, x: Tensor, how: str, once: bool, targets: Sequence
     return torch.stack(maps)
 
 
+def floor(model: nn.Module, targets: int) -> Callable[[], None]:
+    """What AttnLRP of this model cannot do without: products with weights, the kernel's derivative.
+
+    Of as many cotangents as a sweep has at once, each call into memory that is there.
+    """
+    g = {n: torch.randn(CHUNK * TOKENS, n) for n in (DIM, HIDDEN)}
+    out = {n: torch.empty_like(t) for n, t in g.items()}
+    weights = [m.weight.detach() for m in model.blocks.modules() if isinstance(m, nn.Linear)]
+    qkv = [torch.randn(1, HEADS, TOKENS, DIM // HEADS, requires_grad=True) for _ in range(3)]
+    attended = F.scaled_dot_product_attention(*qkv, is_causal=True)
+    seed = torch.randn_like(attended)
+
+    def run() -> None:
+        for _ in range(targets // CHUNK):
+            for weight in weights:
+                torch.mm(g[weight.shape[0]], weight, out=out[weight.shape[1]])
+        for _ in range(targets * LAYERS):
+            torch.autograd.grad(attended, qkv, seed, retain_graph=True)
+
+    return run
+
+
 def sweep(how: str, targets: int, setting: Setting) -> Record:
     """Times our sweep, a patched model with one forward pass, and its loop."""
     torch.manual_seed(0)
@@ -122,19 +144,23 @@ def sweep(how: str, targets: int, setting: Setting) -> Record:
     x = torch.randn(1, TOKENS, DIM, device=setting.device)
     attr = fa.lrp(model, COMPOSITES[how]())
     every = range(targets)
-    ways: dict[str, Callable[[], Tensor]] = {
+    ways: dict[str, Callable[[], Tensor | None]] = {
         "ours": lambda: fa.sweep(attr, x, targets=every, chunk_size=CHUNK),
         "gradient": lambda: fa.sweep(fa.gradient(model), x, targets=every, chunk_size=CHUNK),
         "patched, once": partial(patched, model, x, how, True, every),
         "patched, loop": partial(patched, model, x, how, False, every),
     }
     maps = {way: run() for way, run in ways.items() if way != "gradient"}
+    if how == "attn" and setting.device == "cpu":
+        ways["floor"] = floor(model, targets)
+        ways["floor"]()
     checked = check(maps, maps["patched, loop"], TOLERANCE)
     ways["gradient"]()
     samples = interleaved(
         {way: partial(seconds, run) for way, run in ways.items()}, setting, allowed=40.0
     )
     pairs = [("patched, once", "ours"), ("patched, loop", "ours"), ("ours", "gradient")]
+    pairs += [("patched, loop", "floor")] if "floor" in ways else []
     return {
         "network": "llama",
         "targets": targets,
@@ -145,7 +171,7 @@ def sweep(how: str, targets: int, setting: Setting) -> Record:
     }
 
 
-CHUNK = 8  # targets at once, which a cache holds
+CHUNK = 16  # targets at once
 
 
 def cases() -> dict[str, Case]:

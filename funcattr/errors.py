@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -91,6 +91,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'a', 'b'?`` for the known names closest to ``name``, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+
+
+def fused(paths: Sequence[str]) -> str:
+    """What to say where attention's weights may be meant, which was one call at these paths."""
+    if not paths:
+        return ""
+    return (
+        f" Attention at {paths[-1]!r} is one call (scaled_dot_product_attention), whose weights "
+        "are nowhere to be had: have it written out, by attn_implementation='eager' for a model of "
+        "transformers, fused_attn=False for a block of timm, need_weights=True for "
+        "nn.MultiheadAttention."
+    )
 
 
 def short(value: object) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .levels import compiling
-from .private import unbatched
+from .private import transforms_active, unbatched
 
 _get_gradient_edge = getattr(torch.autograd.graph, "get_gradient_edge", None)
 EDGES = _get_gradient_edge is not None
@@ -34,6 +34,8 @@ def root_of(t: Tensor) -> tuple[Any, int] | None:
 
     At the innermost level; None where ``t`` does not depend on what is differentiated there.
     """
+    if not transforms_active() and t.grad_fn is not None:
+        return t.grad_fn, t.output_nr
     with torch.enable_grad():
         node = unbatched(t.view_as(t)).grad_fn
     return None if node is None else node.next_functions[0]
@@ -57,6 +59,8 @@ def reaches(
     if node is None:
         return False
     known = {} if known is None else known
+    if node in known:
+        return known[node]
     todo = [node]
     while todo:
         here = todo[-1]

@@ -91,7 +91,8 @@ class LayerOutput(Inside):
 
         taps = Taps(layers, self.at_input, visit, marks=False)
         call(self.func, args, kwargs, wraps=(*wraps, *taps.wraps()), **how)
-        acts = [one_or_tuple(f[number]) for f, number in zip(found, taps.check())]
+        calls = taps.check(fused_at=how["mode"].fused)
+        acts = [one_or_tuple(f[number]) for f, number in zip(found, calls)]
         return acts if self.many else acts[0]
 
 

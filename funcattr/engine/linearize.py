@@ -15,7 +15,7 @@ from ..core.graft import graft
 from ..core.levels import compiling, transforming
 from ..core.trees import pack
 from ..cotangents import cotangents
-from ..errors import TargetError
+from ..errors import TargetError, fused
 from ..models.arguments import Chosen
 from ..models.functional import takes_parameters
 from ..models.layer import Tapped
@@ -190,7 +190,8 @@ class _Run:
             taps = Taps(self.layers, self.at_input, visit, marks=True)
             args = self.args if self.chosen is None else self.chosen.args_with(primals)
             kwargs = self.kwargs
-            if self.at_input:
+            by_input = any([plan.composite.by_input for plan in self.plans])
+            if self.at_input or (by_input and self.chosen is None):
                 taps.embedded = lambda t: graft(t, t, anchor)
                 first = 1 if takes_parameters(self.func) else 0
                 args = (*args[:first], *marked(args[first:], anchor))
@@ -208,8 +209,8 @@ class _Run:
                 tape=self.tape,
                 inputs=(anchor, *primals),
             )
-            outs, others = self._separated(out)
-            calls = taps.check(mode.escaped)
+            outs, others = self._separated(out, mode.fused)
+            calls = taps.check(mode.escaped, mode.fused)
             own = [a[call] for a, call in zip(acts, calls)]
             inside = mode, outs, primals, [p[call] for p, call in zip(points, calls)], own
             return outs, (others, own)
@@ -266,7 +267,7 @@ class _Run:
             return outs, (others, acts)
         return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
 
-    def _separated(self, out: Any) -> tuple[Tensors, Tensors]:
+    def _separated(self, out: Any, fused_at: Sequence[str]) -> tuple[Tensors, Tensors]:
         """The float tensors of the output, and the others."""
         tensors, unpack = pack(out)
         is_float = [t.is_floating_point() or t.is_complex() for t in tensors]
@@ -280,7 +281,7 @@ class _Run:
         if not outs:
             raise TargetError(
                 f"the output, a {type(out).__name__}, holds no float tensor, so it has no "
-                "derivative; return the scores, not what was decided by them."
+                f"derivative; return the scores, not what was decided by them.{fused(fused_at)}"
             )
         return outs, tuple(t for t, yes in zip(tensors, is_float) if not yes)
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 from ..core.contexts import tracked
 from ..core.graph import check_compiler
 from ..core.levels import compiling, transforming
-from ..core.memory import Largest, fitting
+from ..core.memory import Largest, fitting, keep_blocks
 from ..core.trees import stacked
 from ..cotangents import check_range
 from ..display.progress import bar
@@ -81,6 +81,8 @@ class Sweep:
 
     def _eager(self) -> tuple[Callable[[int, int, int], Any], int | None]:
         size = None if isinstance(self.chunk_size, str) else self.chunk_size
+        if _device(self.args).type == "cpu" and not compiling():
+            keep_blocks()
         if self.chunk_size == "auto":
             with Largest() as largest:
                 out, explain = self.attr.linearize(*self.args, **self.kwargs)

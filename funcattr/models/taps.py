@@ -14,7 +14,7 @@ from ..core.graph import node
 from ..core.levels import compiling
 from ..core.private import share_memory, version
 from ..core.trees import leaves, pack
-from ..errors import LayerError
+from ..errors import LayerError, fused
 from ..operations.behind import overwrite
 from ..operations.operation import Args, Kwargs
 from .copies import Forward, Wraps
@@ -176,10 +176,11 @@ class Taps:
                     "Choose the layer before or behind it."
                 )
 
-    def check(self, escaped: bool = False) -> list[int]:
+    def check(self, escaped: bool = False, fused_at: Sequence[str] = ()) -> list[int]:
         """The number of the call that each layer stands for.
 
-        ``escaped`` says that modules of the model ran by references that cannot be followed.
+        ``escaped`` says that modules of the model ran by references that cannot be followed, and
+        ``fused_at`` in which attention was one call.
         """
         for i, t, count in self._places:
             if version(t) != count:
@@ -200,6 +201,7 @@ class Taps:
                 raise LayerError(
                     f"layer {tap.name!r} exists, but this forward pass never calls it. "
                     "Choose a layer that runs (a module that is only a container does not)."
+                    + fused([p for p in fused_at if _within(tap.name, p)])
                 )
             if tap.occurrence >= calls:
                 raise LayerError(
@@ -216,6 +218,11 @@ class Taps:
                 )
         self._again, self._views, self._places = True, [], []
         return chosen
+
+
+def _within(name: str, path: str) -> bool:
+    """Whether a layer is a part of the module at ``path``."""
+    return name.startswith(f"{path}.") or name.rpartition(".")[0] == path
 
 
 _writes: dict[str, int] = {}

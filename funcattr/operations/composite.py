@@ -103,6 +103,11 @@ class Composite:
         """Whether a rule gives relevance to what is 0, for which it takes `rules.floored`."""
         return any([getattr(rule, "ignores_x", False) for _, rule in self.rows])
 
+    @property
+    def by_input(self) -> bool:
+        """Whether its rules go by which tensors depend on the input, be that explained or not."""
+        return not {"linear", "matmul", "product", "attention"}.isdisjoint(self.groups)
+
     def everywhere(self) -> set[str]:
         """The kinds of operations of which all have a rule of relevance, wherever they are."""
         rows = [(tests, rule) for tests, rule in self.rows if getattr(rule, "merges", False)]

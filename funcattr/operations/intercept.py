@@ -24,11 +24,10 @@ from .kinds import activation, convolution, norm
 from .kinds.activation import Activation
 from .kinds.outcome import Outcome
 from .kinds.table import CALLS, GROUP_OF, in_order
-from .kinds.transformer.attention import Attention
 from .operation import Args, Call, Kwargs, Operation
 from .origins.opened import OPENED
-from .origins.operands import by_operands, operands_of
-from .origins.origin import Origins, unstopped
+from .origins.operands import of_several, unstopped
+from .origins.origin import Origins
 from .place import Met, Pass
 from .site import site
 from .tape import Tape
@@ -77,11 +76,11 @@ class Intercept(TorchFunctionMode):
         #: Where the graph of the input begins, if other graphs can be about.
         self.roots: set[tuple[Any, int]] | None = None
         self._reaching: dict[Any, bool] = {}
-        #: Where given, what goes on in the place of embeddings.
-        self.embedded: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self.embedded: Callable[[Tensor], Tensor] | None = None  # what goes on for embeddings
         self._functions, self._active = Functions(Intercept.around.__code__), True
         #: The TorchScript parts of the model, by their paths.
         self.scripted: list[tuple[str, torch.nn.Module]] = []
+        self.fused: list[str] = []  # where attention is one call
         self.plain = passing is not None and passing.plain
         self.groups = {group for c in composites for group in c.groups}
         if not self.groups.isdisjoint(("convolution", "linear")):
@@ -168,6 +167,8 @@ class Intercept(TorchFunctionMode):
     def replaced(self, old: Tensor, new: Tensor) -> None:
         """Is told that the model gets ``new`` in the place of ``old``, a layer's output."""
         self._copied(old, new, True)
+        if self.origins is not None:
+            self.origins.replaced(old, new)
 
     def _copied(self, old: Tensor, new: Tensor, explained: bool = False) -> Tensor:
         found = self.outputs.get(old)
@@ -195,8 +196,8 @@ class Intercept(TorchFunctionMode):
     def called(self, call: Call, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call that was taken apart, with its rules."""
         own = self.rules_of(call, func)
-        if call.operands and self.origins is not None and not isinstance(call.kind, Attention):
-            own = unstopped(self.origins, call, own, operands_of(call, args, kwargs))
+        if call.operands and self.origins is not None:
+            own = unstopped(self.origins, call, own, args, kwargs)
         ruled = any([rule is not None for rule in own])
         if self.collected is not None:
             return collect(self.collected, call, own[0], func, args, kwargs)
@@ -215,9 +216,8 @@ class Intercept(TorchFunctionMode):
             out = behind(self, call, rest, func, args, kwargs)
             self.note(call, before.own[0], out)
             return stand_in(self, merged, out, before.own)
-        apart = any([getattr(rule, "by_operands", False) for rule in own])
-        if isinstance(call.kind, Attention) or (apart and call.operands):
-            y = by_operands(self, call, own, func, args, kwargs)
+        y = of_several(self, call, own, func, args, kwargs) if call.operands else None
+        if y is not None:
             self.note(call, own[0] if own else None, y)
             return y if call.written is None else overwrite(call.written, y)
         if ruled and not isinstance(call.kind, (Activation, Outcome)):

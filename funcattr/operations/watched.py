@@ -76,8 +76,10 @@ _FACTORS: Mapping[Callable[..., Any], slice] = {
     **dict.fromkeys((*_RECURRENT, *_CONVOLUTIONS), slice(0, 2)),
 }
 _PRODUCTS = frozenset((*_FACTORS, F.embedding_bag))
+_FUSED = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+_NORMS = (*_BATCH_NORMS, *_INSTANCE_NORMS)
 #: The functions that are watched.
-WATCHED = _PRODUCTS.union(_OPAQUE, _AUTOGRAD, _HOOKED, _BATCH_NORMS, _INSTANCE_NORMS, _EMBEDDINGS)
+WATCHED = _PRODUCTS.union(_OPAQUE, _AUTOGRAD, _HOOKED, _NORMS, _EMBEDDINGS, _FUSED)
 
 
 def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
@@ -91,7 +93,9 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
     if func in _EMBEDDINGS:
         out = func(*args, **kwargs)
         return out if mode.embedded is None else mode.embedded(out)
-    if func in _BATCH_NORMS or func in _INSTANCE_NORMS:
+    if func in _FUSED:
+        mode.fused.append(mode.where)
+    if func in _NORMS:
         return _normed(func, args, kwargs)
     if func in _HOOKED and mode.passing is not None and mode.passing.folds:
         raise Unfold

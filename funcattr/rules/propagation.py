@@ -33,7 +33,7 @@ def floored(x: Tensor) -> Tensor:
     >>> floored(torch.tensor([2.0, 0.0]))
     tensor([2.0000e+00, 1.0000e-30])
     """
-    return x.masked_fill(x == 0, FLOOR)
+    return torch.where(x == 0, FLOOR, x)
 
 
 def stabilized(z: Tensor, eps: float) -> Tensor:

@@ -203,6 +203,31 @@ def test_compiled():
     assert_close(compiled(x, target=(-1, 7)), attr(x, target=(-1, 7)), 1e-10)
 
 
+@pytest.mark.compiled
+def test_compiled_of_token_ids(composite):
+    """With a mask and a gate; by itself, and by a function around it."""
+    torch.compiler.reset()
+    model = M.model(M.BERT, layers=1)
+    model.head = nn.Sequential(nn.Linear(M.DIM, 6), nn.GLU()).double()
+    attr = fa.lrp(fa.over_embeddings(model), composite)
+    graph = torch.compile(attr, fullgraph=True, backend="aot_eager")
+    around = torch.compile(lambda ids, mask: attr(ids, mask, target=(0, 2)).abs(), fullgraph=True,
+                           backend="aot_eager")  # fmt: skip
+    for ids in (M.IDS, M.IDS.flip(0)):
+        assert_close(graph(ids, target=(0, 2)), attr(ids, target=(0, 2)), 1e-11)
+        expected = attr(ids, M.PADDING, target=(0, 2)).abs()
+        assert_close(around(ids, M.PADDING), expected, 1e-11)
+
+
+@pytest.mark.compiled
+def test_compiled_sweeps_of_token_ids():
+    torch.compiler.reset()
+    attr = fa.lrp(fa.over_embeddings(M.model(M.LLAMA, layers=1)), fa.composites.attn_lrp())
+    for ids in (M.IDS, M.IDS.flip(0)):
+        swept = fa.sweep(attr, ids, targets=TARGETS[:3], chunk_size=2, compile=True)
+        assert_close(swept, fa.sweep(attr, ids, targets=TARGETS[:3]), 1e-11)
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("attention", ["sdpa", "grouped"])
 def test_torchs_kernel_for_many_targets(config, attention):

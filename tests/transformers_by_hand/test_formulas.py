@@ -140,3 +140,30 @@ def test_rows_in_front():
     none = fa.Composite([("linear", fa.rules.gamma(0.0, eps=0.0))])
     same = fa.lrp(model, none + fa.composites.attn_lrp())(x, target=PLACE)
     assert_close(same, expected(model, x, "attn"), 1e-9)
+
+
+GLUS = {
+    "function": F.glu,
+    "module": nn.GLU(),
+    "another dim": lambda h: F.glu(h.mT, dim=1).mT,
+    "written out": lambda h: h.chunk(2, -1)[0] * torch.sigmoid(h.chunk(2, -1)[1]),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.parametrize("glu", GLUS)
+def test_glu_is_a_gate(glu, name):
+    x = M.example(M.BERT)
+    a, b = (x @ Q).chunk(2, -1)
+    part = torch.zeros(4, dtype=torch.float64).index_fill(0, torch.tensor(2), 1)
+    c_a, c_b = b.sigmoid() * part, a * b.sigmoid() / b * part
+    c = torch.cat((c_a / 2, c_b / 2) if name == "attn" else (c_a, 0 * c_b), -1)
+    model = lambda x: GLUS[glu](x @ Q).sum(1)
+    attr = fa.lrp(model, COMPOSITES[name]())
+    assert_close(attr(x, target=2), x * (c @ Q.T), 1e-11)
+    assert_close(fa.sweep(attr, x, targets=[2, 1])[0], x * (c @ Q.T), 1e-11)
+    ruled = fa.with_rules(model, COMPOSITES[name]())
+    assert torch.equal(ruled(x), model(x))
+    v, map_ = M.example(M.BERT, seed=4), lambda x: attr(x, target=2)
+    numeric = (map_(x + 1e-6 * v) - map_(x - 1e-6 * v)) / 2e-6
+    assert_close(torch.func.jvp(map_, (x,), (v,))[1], numeric, 1e-6)

@@ -56,11 +56,46 @@ class Positions(nn.Module):
         return F.gelu(self.words(ids) + self.places.weight[: ids.shape[1]])
 
 
+class Fused(nn.Module):
+    """As timm's: its softmax and its dropout run where attention is written out."""
+
+    def __init__(self, fused=True):
+        super().__init__()
+        self.fused, self.qkv = fused, nn.Linear(8, 24)
+        self.softmax, self.drop = nn.Softmax(-1), nn.Dropout(0.0)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        if self.fused:
+            return F.scaled_dot_product_attention(q, k, v)
+        return self.drop(self.softmax(q @ k.mT / 8**0.5)) @ v
+
+
+class Weights(nn.Module):
+    def __init__(self, need_weights=False):
+        super().__init__()
+        self.attn, self.need = nn.MultiheadAttention(8, 2, batch_first=True), need_weights
+
+    def forward(self, x):
+        return self.attn(x, x, x, need_weights=self.need)
+
+
 def explained(model, x, composite=ATTN):
     return fa.lrp(model, composite)(x, target=0)
 
 
-X = torch.randn(2, 8)
+X, TOKENS = torch.randn(2, 8), torch.randn(2, 5, 8)
+FUSED = r"at '{}' is one call \(scaled_dot_product_attention\).*attn_implementation='eager'"
+LAYERS = (fa.layer_gradient_x_activation, fa.grad_cam, fa.layer_output)
+
+
+def asked(method, layer, ruled):
+    """For what is no layer where attention is fused."""
+    model = of(Fused())
+    f = method(fa.with_rules(model, ATTN) if ruled else model, layer)
+    return f(TOKENS) if method is fa.layer_output else f(TOKENS, target=(0, 1))
+
+
 # name -> (call, error, words)
 WRONG = {
     "a kernel that hides attention": (
@@ -151,6 +186,40 @@ WRONG = {
         "fixed_scale is for norms",
     ),
 }
+
+
+WRONG |= {
+    f"attention weights by {method.__name__} at {layer}, ruled {ruled}": (
+        lambda method=method, layer=layer, ruled=ruled: asked(method, layer, ruled),
+        fa.LayerError,
+        f"{layer}' exists.*" + FUSED.format("1"),
+    )
+    for method in LAYERS
+    for layer in ("1.softmax", "1.drop")
+    for ruled in (False, True)
+}
+WRONG |= {
+    f"attention weights of nn.MultiheadAttention by {name}": (
+        lambda f=f: f(Weights().eval(), output=1)(TOKENS, target=(0, 1)),
+        fa.TargetError,
+        FUSED.format("attn"),
+    )
+    for name, f in {"gradient": fa.gradient, "lrp": lambda m, **o: fa.lrp(m, ATTN, **o)}.items()
+}
+
+
+def test_attention_weights_that_there_are():
+    written = of(Fused(False))
+    weights = fa.layer_gradient_x_activation(fa.with_rules(written, ATTN), "1.softmax")
+    assert weights(TOKENS, target=(0, 1)).shape == (2, 5, 5)
+    maps = fa.lrp(Weights(True).eval(), ATTN, output=1)(TOKENS, target=(0, 1))
+    assert maps.abs().max() > 1e-5
+    with pytest.raises(fa.LayerError) as raised:  # in a module without attention
+        model = of(Fused())
+        model.unused = nn.Sequential(nn.ReLU())
+        model.forward = lambda x: model[3](model[1](model[0](x)))
+        fa.layer_output(model, "unused.0")(TOKENS)
+    assert "Attention" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", WRONG)

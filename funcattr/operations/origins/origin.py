@@ -18,6 +18,7 @@ from ...core.identity import ByIdentity
 from ...core.levels import compiling
 from ...core.private import version
 from ...rules import Rule
+from ...rules.propagation import PassThrough
 from ..behind import stand_in
 from ..kinds.norm import without_statistics
 from ..kinds.table import GROUP_OF
@@ -30,6 +31,7 @@ from ..kinds.transformer.elementwise import (
     Elementwise,
 )
 from ..operation import Args, Call, Kwargs
+from .opened import glu
 
 if TYPE_CHECKING:
     from ..intercept import Intercept
@@ -51,13 +53,15 @@ FOLLOWED = frozenset(
 class Origin(NamedTuple):
     """``root`` is the tensor that it is an elementwise function of, which may be ``curved``.
 
-    A ``weight`` comes of a softmax or an activation. ``stopped`` are the composites that let no
-    relevance through to where it came from.
+    A ``weight`` comes of a softmax or an activation. With ``passed`` all that relevance knows of
+    the way back to the root is a constant. ``stopped`` are the composites that let no relevance
+    through to where it came from.
     """
 
     root: Tensor | None = None
     curved: bool = False
     weight: bool = False
+    passed: bool = False
     stopped: frozenset[int] = frozenset()
 
 
@@ -82,6 +86,15 @@ class Origins:
         origin, own, roots = found
         return origin if own == _version(t) and roots == _version(origin.root) else _UNKNOWN
 
+    def replaced(self, old: Tensor, new: Tensor) -> None:
+        """Is told that the model gets ``new`` in the place of ``old``, a layer's output.
+
+        Its relevance is asked for, which no product may go around.
+        """
+        origin = self.of(old)
+        if origin is not _UNKNOWN:
+            self._note(new, origin._replace(passed=False))
+
     def finish(self) -> None:
         """Lets go of all tensors."""
         self._known.clear()
@@ -92,6 +105,9 @@ class Origins:
     def called(self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of the model's, with what follows from where its arguments came from."""
         mode.own = ()
+        if func is F.glu and "product" in mode.groups:
+            with mode:
+                return glu(*args, **kwargs)
         # Of those that are followed the others say what shape or type is meant.
         sources = [a for a in (args[:1] if func in FOLLOWED else args) if mode.depends(a)]
         origins = [self.of(t) for t in sources]
@@ -140,7 +156,10 @@ class Origins:
 
     def _noted(self, mode: Intercept, out: Tensor, origin: Origin) -> Tensor:
         stopped = [i for i, rule in enumerate(mode.own) if getattr(rule, "blocks", False)]
-        origin = origin._replace(stopped=origin.stopped.union(stopped))
+        passed = origin.curved and all(
+            [isinstance(rule, PassThrough) for rule in mode.own or (None,)]
+        )
+        origin = origin._replace(stopped=origin.stopped.union(stopped), passed=passed)
         if origin.root is not None or origin.weight or origin.stopped:
             self._note(out, origin)
         return out
@@ -174,26 +193,14 @@ def _origin(
             product = len(sources) > 1 and func not in SUMS
             curved = bends or product or any([o.curved for o in origins])
             weight = curved or any([o.weight for o in origins])
-            return Origin(roots[0], curved, weight, stopped)
+            return Origin(roots[0], curved, weight, False, stopped)
     if len(sources) == 1 and (func in AFFINE or func in FOLLOWED or bends):
-        return Origin(None, False, origins[0].weight or group == "activation", stopped)
+        return Origin(weight=origins[0].weight or group == "activation", stopped=stopped)
     return Origin(stopped=stopped)
 
 
 def _version(t: Tensor | None) -> int:
     return 0 if t is None or compiling() else version(t)
-
-
-def unstopped(
-    origins: Origins, call: Call, own: Sequence[Rule | None], operands: Sequence[Tensor]
-) -> list[Rule | None]:
-    """The rules of a product; None where one operand gets nothing anyway, so that the other gets
-    all.
-    """
-    return [
-        None if rule is None or None in origins.roles(call, operands, i) else rule
-        for i, rule in enumerate(own)
-    ]
 
 
 def cuts(mode: Intercept, own: Sequence[Rule | None]) -> bool:
