@@ -152,7 +152,7 @@ def _noted(composite: Composite, book: list[Taken]) -> Composite:
         (tests, _Noted(rule, book) if is_pair(rule) and not hasattr(rule, "parts") else rule)
         for tests, rule in composite.rows
     )
-    noted.groups = composite.groups
+    noted.groups, noted.functions = composite.groups, composite.functions
     return noted
 
 

@@ -41,6 +41,10 @@ _FUNCTIONS = [
 ] + [torch.Tensor.__ipow__, *(getattr(F, name) for name in _ACTIVATIONS)]
 
 
+_ROWS: list[Row] = [("max_pool", RescaleMax()), ("activation", Rescale())]
+_COMPOSITE = Composite([*_ROWS, *((function, Rescale()) for function in _FUNCTIONS)])
+
+
 @by_keyword
 def deep_lift(
     func: Callable[..., Any],
@@ -87,9 +91,7 @@ def deep_lift(
             "DeepLIFT shares differences by rules of its own, and func has others, of relevance "
             f"({func.plan.composite}); pass the function that with_rules was called with."
         )
-    rows: list[Row] = [("max_pool", RescaleMax()), ("activation", Rescale())]
-    rows += [(function, Rescale()) for function in _FUNCTIONS]
-    function = with_rules(func, Composite(rows))
+    function = with_rules(func, _COMPOSITE)
     assert isinstance(function, Ruled)
 
     compared = Ruled(function.func, replace(function.plan, baseline=Others(argnums, baseline)))

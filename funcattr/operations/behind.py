@@ -178,8 +178,9 @@ def compared(
     if not references:
         return ()
     found: list[Operation | None] = []
+    repeated = not compiling() and saved_tensors_are_hooked(unknown=False)
     for i, rule in enumerate(own):
-        if getattr(rule, "compares", False) and saved_tensors_are_hooked(unknown=False):
+        if repeated and getattr(rule, "compares", False):
             raise FuncattrError(
                 "what runs in a checkpoint (or under other hooks of what autograd saves) is "
                 "repeated, where it cannot be compared with the baseline; switch it off."

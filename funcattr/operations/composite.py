@@ -62,6 +62,10 @@ class Composite:
         self.rows: tuple[tuple[tuple[Test, ...], rules.Rule], ...] = tuple(map(_checked, rows))
         #: The groups of kinds that it may have a rule for.
         self.groups = {group for row in self.rows for group in _groups(*row)}
+        #: The torch functions of its rows that are of no kind: any elementwise ones.
+        self.functions = frozenset(
+            t.value for tests, _ in self.rows for t in tests if _of_no_kind(t)
+        )
 
     def __repr__(self) -> str:
         return f"Composite({', '.join(self.texts())})"
@@ -77,6 +81,7 @@ class Composite:
         both = Composite(())
         both.rows = self.rows + other.rows
         both.groups = self.groups | other.groups
+        both.functions = self.functions | other.functions
         return both
 
     def rule(
@@ -121,11 +126,6 @@ class Composite:
     def classes(self) -> tuple[type, ...]:
         """The module classes of its rows."""
         return tuple([t.value for tests, _ in self.rows for t in tests if t.by == "module"])
-
-    def functions(self) -> set[Callable[..., Any]]:
-        """The torch functions of its rows that are of no kind: any elementwise ones."""
-        found = {t.value for tests, _ in self.rows for t in tests if t.by == "function"}
-        return found.difference(GROUP_OF)
 
     def names(self, activation: str, path: str | None, clipped: bool = False) -> bool:
         """Whether it has a rule for an activation of this name, in the module at ``path``.
@@ -182,10 +182,16 @@ def _groups(tests: tuple[Test, ...], rule: rules.Rule) -> set[str]:
     """The groups of kinds that a row may be for."""
     if not rules.is_pair(rule):
         return {"activation"}
+    if any(map(_of_no_kind, tests)):
+        return set()
     classes = [t.value for t in tests if t.by == "module"]
     if classes and not all([issubclass(cls, ONE_OPERATION) for cls in classes]):
         return set()
     return _named(tests) or set(KINDS.values()) - _BY_NAME
+
+
+def _of_no_kind(test: Test) -> bool:
+    return test.by == "function" and test.value not in GROUP_OF
 
 
 def _named(tests: Iterable[Test]) -> set[str]:

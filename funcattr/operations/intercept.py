@@ -90,7 +90,7 @@ class Intercept(TorchFunctionMode):
         elif quick:
             self.groups |= QUICK
         self._once = not quick and met is None and (self.plain or compiling())
-        self.functions = {f for c in composites for f in c.functions()}
+        self.functions = frozenset().union(*[c.functions for c in composites])
         self.origins: Origins | None = None
         if not self.groups.isdisjoint(("elementwise", "deviation")):
             self.groups |= {"softmax", "activation"}

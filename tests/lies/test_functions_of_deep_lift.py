@@ -110,6 +110,18 @@ def test_compiled(name):
     assert_close(compiled(x), attr(x, target=1))
 
 
+def test_made_and_compiled():
+    """The attribution is made inside of compiled code, and of ids as well."""
+    words = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.GELU(), torch.nn.Linear(4, 9))
+    make = lambda ids: fa.deep_lift(fa.over_embeddings(words), baseline=0.1)(ids, target=(-1, 3))
+    ids = torch.tensor([[1, 2, 3]])
+    compiled = torch.compile(make, backend="aot_eager")
+    assert_close(compiled(ids), make(ids))
+    x = torch.rand(2, 3, 4)
+    make = lambda x: fa.deep_lift(words[1:], baseline=0.1)(x, target=(-1, 3))
+    assert_close(torch.compile(make, backend="aot_eager", fullgraph=True)(x), make(x))
+
+
 def test_what_keeps_its_derivative():
     """Documented: of these the maps do not add up."""
     x = torch.rand(2, 4, dtype=torch.float64)
