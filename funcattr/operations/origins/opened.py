@@ -1,4 +1,4 @@
-"""Functions of torch's that are made of several calls, of which a mode sees but the one."""
+"""Functions of torch's that are written in Python, of which a mode sees but the one call."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-from ...core.graft import graft
 
 _CHECKS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
@@ -34,10 +30,3 @@ def _opened(*functions: Any) -> Iterator[tuple[Callable[..., Any], Callable[...,
 OPENED: Mapping[Callable[..., Any], Callable[..., Any]] = dict(
     _opened(F.multi_head_attention_forward, F.normalize)
 )
-
-
-def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """``F.glu``, with the derivative of the product that it is."""
-    value = torch.ops.aten.glu(input, dim)
-    kept, gate = input.chunk(2, dim)
-    return graft(value.detach(), kept * torch.sigmoid(gate))

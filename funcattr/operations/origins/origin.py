@@ -26,12 +26,14 @@ from ..kinds.transformer.elementwise import (
     AFFINE,
     CURVED,
     DEVIATIONS,
+    EXPONENTIALS,
+    QUOTIENTS,
     ROOTS,
     SUMS,
     Elementwise,
 )
 from ..operation import Args, Call, Kwargs
-from .opened import glu
+from .products import as_products, flat, unlisted
 
 if TYPE_CHECKING:
     from ..intercept import Intercept
@@ -40,14 +42,27 @@ _FOLLOWED_NAMES = (
     *("to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous", "clone"),
     *("view", "reshape", "transpose", "permute", "expand", "expand_as", "unsqueeze", "squeeze"),
     *("flatten", "unflatten", "masked_fill", "nan_to_num", "dropout", "clamp", "clamp_min"),
+    *("t", "swapaxes", "swapdims", "movedim", "moveaxis", "select", "narrow", "index_select"),
+    *("gather", "topk", "sort", "chunk", "split", "unbind", "tensor_split", "repeat", "tile"),
+    *("repeat_interleave", "broadcast_to", "tril", "triu", "roll", "flip", "pad", "ravel"),
+    *("reshape_as", "view_as", "squeeze", "sum", "mean", "detach", "__getitem__"),
 )
+_PROPERTIES = [getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH")]
 #: Of these what comes out has the origin of what goes in, but for its shape.
 FOLLOWED = frozenset(
     getattr(space, name)
     for name in _FOLLOWED_NAMES
-    for space in (torch, torch.Tensor, F)
+    for space in (torch, torch.Tensor, F, torch.functional)
     if hasattr(space, name)
-)
+).union(_PROPERTIES)
+
+
+#: These put several together, or choose among them.
+JOINED = frozenset(
+    getattr(torch, name) for name in ("cat", "concat", "stack", "hstack", "vstack", "where")
+) | {torch.Tensor.where}
+#: These write to the first of their arguments, and return nothing.
+WRITES = frozenset((torch.Tensor.__setitem__,))
 
 
 class Origin(NamedTuple):
@@ -105,11 +120,13 @@ class Origins:
     def called(self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of the model's, with what follows from where its arguments came from."""
         mode.own = ()
-        if func is F.glu and "product" in mode.groups:
-            with mode:
-                return glu(*args, **kwargs)
+        args = unlisted(func, args)
+        both = as_products(mode, func, args, kwargs)
+        if both is not None:
+            self.replaced(both[1], both[0])
+            return both[0]
         # Of those that are followed the others say what shape or type is meant.
-        sources = [a for a in (args[:1] if func in FOLLOWED else args) if mode.depends(a)]
+        sources = [a for a in (args[:1] if func in FOLLOWED else flat(args)) if mode.depends(a)]
         origins = [self.of(t) for t in sources]
         call = None
         if func in DEVIATIONS and not (func in ROOTS and origins and origins[0].curved):
@@ -120,16 +137,29 @@ class Origins:
             return out.detach() if cuts(mode, mode.own) else self._noted(mode, out, _UNKNOWN)
         if sources:
             self._look_for_norms(mode, func, args, kwargs, origins)
+        before = _version(args[0]) if args and isinstance(args[0], Tensor) else 0
         out = mode.routed(func, args, kwargs)
+        written = args[0] if args else None
+        same = written is out and (func not in FOLLOWED or _version(written) != before)
+        if sources and isinstance(written, Tensor) and (same or func in WRITES):
+            origin = _of_all(origins)
+            bent = func in EXPONENTIALS or GROUP_OF.get(func) in ("activation", "softmax")
+            self._note(written, origin._replace(weight=origin.weight or bent))
+            return out
+        if sources and isinstance(out, (tuple, list)):
+            for t in filter(mode.depends, out):
+                self._note(t, _of_all(origins))
         if not sources or not mode.depends(out) or any([out is a for a in args]):
             return out
         constants = [a for a in args if isinstance(a, Tensor) and a.dim() and not mode.depends(a)]
         origin = _origin(func, sources, origins, constants)
-        if origin.root is None or not origin.curved:
+        root = origin.root
+        if root is None or not origin.curved:
             return self._noted(mode, out, origin)
-        alone = len(sources) == 1 and origin.root is sources[0]
+        alone = len(sources) == 1 and root is sources[0]
+        origin = origin._replace(passed=alone or "elementwise" in mode.groups)
         if "elementwise" in mode.groups and not (alone and GROUP_OF.get(func) == "activation"):
-            call = Call(Elementwise(), origin.root, (), getattr(func, "__name__", ""))
+            call = Call(Elementwise(), root, (), getattr(func, "__name__", ""))
             own = mode.rules_of(call, func)
             if any([rule is not None for rule in own]):
                 out = stand_in(mode, call, out, own)
@@ -156,9 +186,8 @@ class Origins:
 
     def _noted(self, mode: Intercept, out: Tensor, origin: Origin) -> Tensor:
         stopped = [i for i, rule in enumerate(mode.own) if getattr(rule, "blocks", False)]
-        passed = origin.curved and all(
-            [isinstance(rule, PassThrough) for rule in mode.own or (None,)]
-        )
+        through = [isinstance(rule, PassThrough) for rule in mode.own or (None,)]
+        passed = origin.passed and all(through)
         origin = origin._replace(stopped=origin.stopped.union(stopped), passed=passed)
         if origin.root is not None or origin.weight or origin.stopped:
             self._note(out, origin)
@@ -174,6 +203,14 @@ class Origins:
         return roles
 
 
+def _of_all(origins: Sequence[Origin]) -> Origin:
+    """That of what is put together of others."""
+    if not origins:
+        return _UNKNOWN
+    stopped = frozenset.intersection(*[origin.stopped for origin in origins])
+    return Origin(weight=all([origin.weight for origin in origins]), stopped=stopped)
+
+
 def _origin(
     func: Callable[..., Any],
     sources: Sequence[Tensor],
@@ -182,8 +219,10 @@ def _origin(
 ) -> Origin:
     """That of the output of a call."""
     group = GROUP_OF.get(func)
-    if group == "softmax":
+    if group == "softmax" or func in EXPONENTIALS:
         return Origin(weight=True)
+    if func in JOINED:
+        return _of_all(origins)
     stopped = frozenset.intersection(*[o.stopped for o in origins])
     bends = func in CURVED or group == "activation" or func in ROOTS
     if bends or func in AFFINE:
@@ -194,6 +233,8 @@ def _origin(
             curved = bends or product or any([o.curved for o in origins])
             weight = curved or any([o.weight for o in origins])
             return Origin(roots[0], curved, weight, False, stopped)
+    if func in QUOTIENTS and len(sources) == 2:  # of an exponential by a sum of them
+        return Origin(weight=origins[0].weight, stopped=stopped)
     if len(sources) == 1 and (func in AFFINE or func in FOLLOWED or bends):
         return Origin(weight=origins[0].weight or group == "activation", stopped=stopped)
     return Origin(stopped=stopped)

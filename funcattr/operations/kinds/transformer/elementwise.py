@@ -34,26 +34,35 @@ SUMS = _spelled(("add", "sub", "rsub", "__rsub__"))
 #: Sums with, and multiples by, what does not depend on the input.
 AFFINE = SUMS | _spelled(("mul", "div", "neg", "true_divide", "multiply", "negative"))
 #: Of one tensor, or of several that come of one.
-CURVED = _spelled(("pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh"))
-POWERS = _spelled(("pow", "__pow__"))
-ROOTS = _spelled(("rsqrt", "sqrt"))
+CURVED = _spelled(
+    ("pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh", "ndtr", "erfc")
+)
+QUOTIENTS = _spelled(("div", "true_divide", "divide", "div_", "true_divide_"))
+EXPONENTIALS = _spelled(("exp", "exp2", "exp_", "exp2_"))
+POWERS = _spelled(("pow", "__pow__", "float_power", "pow_", "__ipow__"))
+ROOTS = _spelled(("rsqrt", "sqrt", "rsqrt_", "sqrt_"))
 _SIZES = ROOTS | _spelled(("std", "norm", "vector_norm"))
 
 
 def _deviation(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
-    if not args or "out" in kwargs or not depends(args[0]):
+    if not args or kwargs.get("out") is not None or not depends(args[0]):
         return None
-    return Call(Outcome("deviation"), func(*args, **kwargs), (), func.__name__)
+    name = func.__name__
+    if not name.endswith("_") or name.endswith("__"):
+        return Call(Outcome("deviation"), func(*args, **kwargs), (), name)
+    written = args[0]
+    out = func(written.clone(), *args[1:], **kwargs)
+    return Call(Outcome("deviation"), out, (), name, True, written)
 
 
-def _negative_power(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+def _power(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
     power = args[1] if len(args) > 1 else kwargs.get("exponent")
-    if not isinstance(power, (int, float)) or power >= 0:
+    if not isinstance(power, (int, float)) or not (power < 0 or 0 < power < 1):
         return None
     return _deviation(func, args, kwargs, depends)
 
 
 DEVIATIONS: Mapping[Callable[..., Any], Recognise] = {
     **dict.fromkeys(_SIZES, _deviation),
-    **dict.fromkeys(POWERS, _negative_power),
+    **dict.fromkeys(POWERS, _power),
 }

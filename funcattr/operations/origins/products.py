@@ -1,0 +1,163 @@
+"""Functions that multiply what depends on the input, beside those that are operations of a kind.
+
+Some are written as products that have rules, with torch's own value; the others are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...core.graft import graft
+from ...errors import HiddenSiteError
+from ..operation import Args, Kwargs
+
+if TYPE_CHECKING:
+    from ..intercept import Intercept
+
+Body = Callable[..., Any]
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    kept, gate = x.chunk(2, dim)
+    return kept * torch.sigmoid(gate)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    out = torch.matmul(x, weight.mT if weight.dim() > 1 else weight)
+    return out if bias is None else out + bias
+
+
+def _dot(a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor:
+    return (a * b).sum(dim)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    if not (a.dim() and b.dim()):
+        return a * b
+    out: Tensor = torch.tensordot(a, b, dims=([-1], [-1]))
+    return out
+
+
+def _cosine(a: Tensor, b: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    a, b = (t / t.norm(dim=dim, keepdim=True).clamp(min=eps) for t in (a, b))
+    return (a * b).sum(dim)
+
+
+def _plus(multiply: Body) -> Body:
+    def body(x: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+        out: Tensor = beta * x + alpha * multiply(a, b)
+        return out
+
+    return body
+
+
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    return (a @ b[:, None])[:, 0]
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return a[:, None] * b[None]
+
+
+def _addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return x + value * (a * b)
+
+
+def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+    return start + weight * (end - start)
+
+
+def _spelled(*names: str) -> Iterator[Callable[..., Any]]:
+    """All functions of these names."""
+    for name in names:
+        spaces = (torch, torch.Tensor, torch.linalg, F, torch.functional)
+        yield from {f for f in (getattr(space, name, None) for space in spaces) if f is not None}
+
+
+_BODIES: Mapping[Any, tuple[tuple[str, ...], int]] = {
+    _linear: (("linear",), 0),
+    _dot: (("dot", "vdot", "vecdot"), 0),
+    _inner: (("inner",), 0),
+    _times: (("mv",), 0),
+    _outer: (("outer", "ger"), 0),
+    _plus(torch.matmul): (("addmm", "baddbmm"), 1),
+    _plus(lambda a, b: (a @ b).sum(0)): (("addbmm",), 1),
+    _plus(_times): (("addmv",), 1),
+    _plus(_outer): (("addr",), 1),
+    _addcmul: (("addcmul",), 1),
+    _lerp: (("lerp",), 1),
+}
+#: How functions are written, and from which argument on they multiply.
+_WRITTEN = {f: (body, at) for body, (names, at) in _BODIES.items() for f in _spelled(*names)}
+_ALONE: Mapping[Body, Body] = {
+    F.glu: _glu,
+    F.cosine_similarity: _cosine,
+    torch.cosine_similarity: _cosine,
+}
+_EINSUMS = frozenset(_spelled("einsum"))
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d")
+#: What has no rule where several of its tensors depend on the input, or the one that it takes.
+_WITHOUT = frozenset(
+    _spelled("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist", *_CONVOLUTIONS)
+)
+_PLACED = frozenset(_spelled("addmm_", "baddbmm_", "addbmm_", "addmv_", "addr_", "addcmul_"))
+_OF_ONE = frozenset(_spelled("prod", "cumprod", "cumprod_", "std_mean", "native_layer_norm"))
+
+
+def flat(args: Args) -> list[Any]:
+    """The arguments, with those in lists by themselves."""
+    lists = (list, tuple)
+    return [t for a in args for t in (a if isinstance(a, lists) else (a,))]
+
+
+def as_products(
+    mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs
+) -> tuple[Tensor, Tensor] | None:
+    """What a call returns, and the same as products that have rules; None where it is no such call.
+
+    Raises:
+        HiddenSiteError: it multiplies what depends on the input, in a way that no rule knows.
+    """
+    if func in _ALONE and mode.groups.issuperset(("product", "deviation")):
+        return _both(mode, func, _ALONE[func], args, kwargs)
+    body, first = _WRITTEN.get(func, (None, 0))
+    if body is not None and sum(map(mode.depends, args[first : first + 2])) == 2:
+        return _both(mode, func, body, args, kwargs)
+    if mode.strict and "product" in mode.groups:
+        _refuse(mode, func, args)
+    return None
+
+
+def _both(
+    mode: Intercept, func: Callable[..., Any], body: Body, args: Args, kwargs: Kwargs
+) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        value = func(*args, **kwargs)
+    with mode:
+        written = body(*args, **{k: v for k, v in kwargs.items() if v is not None})
+    return graft(value, written), written
+
+
+def _refuse(mode: Intercept, func: Callable[..., Any], args: Args) -> None:
+    known = func in _WITHOUT or func in _PLACED or func in _OF_ONE
+    if not known and not (func in _EINSUMS and len(args) > 3):
+        return
+    count = sum(map(mode.depends, flat(args[1:] if func in _PLACED else args)))
+    if count > (0 if func in _OF_ONE else 1):
+        where = f" at {mode.where!r}" if mode.where else ""
+        raise HiddenSiteError(
+            f"{func.__name__}{where} multiplies, or divides by, numbers that depend on the input, "
+            "and no rule knows their parts. Write it by torch.matmul, an einsum of two, * or std, "
+            "or pass require_match=False to let relevance pass it by its true derivative."
+        )
+
+
+def unlisted(func: Callable[..., Any], args: Args) -> Args:
+    """The arguments of an einsum, whose tensors may come in a list."""
+    several: Sequence[Any] = args[1] if func in _EINSUMS and len(args) == 2 else ()
+    return (args[0], *several) if isinstance(several, (list, tuple)) and several else args
