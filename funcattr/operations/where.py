@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch.overrides import resolve_name
 
+from ..core.levels import compiling
 from ..errors import MISUSED, ArgumentError, FuncattrError, first_line, nearest, short
 from .kinds.activation import SPELLINGS, Activation
 from .kinds.table import KINDS
@@ -84,7 +85,8 @@ class Before:
     def note(self, call: Call, path: str | None) -> None:
         """Is told of a call."""
         if not self._forward.finished:
-            one = path, call.spelling
+            # The compiler repeats nothing, and cannot tell the names of all functions apart.
+            one = path, "" if compiling() else call.spelling
             self._counts[one] = self._counts.get(one, 0) + 1
             for name in call.kind.names:
                 self._firsts.setdefault(name, one)
