@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.identity import ByIdentity
 from ..core.trees import leaves
 from ..operations.fold import writes
 
@@ -29,8 +29,8 @@ class Readers:
     """
 
     def __init__(self) -> None:
-        self._read: ByIdentity[bool] = ByIdentity()
-        self._replaced: ByIdentity[tuple[int, int]] = ByIdentity()
+        self._read: dict[int, weakref.ref[Tensor]] = {}  # by identity
+        self._replaced: dict[int, tuple[Tensor, tuple[int, int]]] = {}
         #: The layers and their calls whose inputs are read elsewhere.
         self.elsewhere: set[tuple[int, int]] = set()
 
@@ -43,19 +43,18 @@ class Readers:
         for t in tensors[1:] if func is not None and writes(func) else tensors:
             if t.requires_grad or not t.is_floating_point():
                 continue
-            call = self._replaced.get(t)
-            if call is not None:
-                self.elsewhere.add(call)
+            if id(t) in self._replaced:
+                self.elsewhere.add(self._replaced[id(t)][1])
             else:
-                self._read.set(t, True)
+                self._read[id(t)] = weakref.ref(t)
 
     def read(self, tensors: Sequence[Tensor]) -> bool:
         """Whether one of these has been read."""
-        return any(map(self._read.get, tensors))
+        found = [self._read.get(id(t), lambda: None)() for t in tensors]
+        return any([a is b for a, b in zip(found, tensors)])
 
     def replaced(self, tensors: Sequence[Tensor], call: tuple[int, int], early: bool) -> None:
         """Says that a call of a layer gets others in the place of these, ``early`` read or not."""
-        for t in tensors:
-            self._replaced.set(t, call)
+        self._replaced.update((id(t), (t, call)) for t in tensors)
         if early:
             self.elsewhere.add(call)

@@ -60,12 +60,22 @@ class Composite:
                 f"a composite is made of rows, Composite([(where, rule), ...]); got {short(rows)}."
             )
         self.rows: tuple[tuple[tuple[Test, ...], rules.Rule], ...] = tuple(map(_checked, rows))
+        self._look_through()
+
+    def _look_through(self) -> None:
         #: The groups of kinds that it may have a rule for.
         self.groups = {group for row in self.rows for group in _groups(*row)}
         #: The torch functions of its rows that are of no kind: any elementwise ones.
         self.functions = frozenset(
             t.value for tests, _ in self.rows for t in tests if _of_no_kind(t)
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+        self._look_through()
 
     def __repr__(self) -> str:
         return f"Composite({', '.join(self.texts())})"

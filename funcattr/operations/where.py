@@ -145,6 +145,13 @@ class Test(NamedTuple):
             return self.value is func
         return path is None or self.holds(path)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A method that torch has wrapped (Tensor.__pow__) has another's name, which pickle goes by.
+        name = resolve_name(self.value) if self.by == "function" else None
+        if name and _found(name) is self.value:
+            return _of_function, (name,)
+        return Test, tuple(self)
+
     def holds(self, path: str) -> bool:
         """Whether a predicate does, of the path of a module."""
         try:
@@ -154,6 +161,18 @@ class Test(NamedTuple):
                 f"where of a row is a predicate on module paths, (path) -> bool; {self.value!r} "
                 f"raised {first_line(error)}."
             ) from error
+
+
+def _found(name: str) -> Any:
+    """What torch has by this name."""
+    found: Any = torch
+    for part in name.split(".")[1:]:
+        found = getattr(found, part, None)
+    return found
+
+
+def _of_function(name: str) -> Test:
+    return Test("function", _found(name))
 
 
 def test_of(place: Any) -> Test:

@@ -135,10 +135,8 @@ def test_no_rule_and_an_error(name):
 
 
 PRODUCTS = {
-    "lerp": lambda x: torch.lerp(x, x.tanh(), x.sigmoid()),
-    "lerp by name": lambda x: V.lerp(x, weight=x.sigmoid()),
-    "addcmul": lambda x: torch.addcmul(x, x, x.tanh(), value=2.0),
     "addcdiv": lambda x: V.expand(2, 4).clone().addcdiv_(x, x.exp()),
+    "addcmul_": lambda x: V.expand(2, 4).clone().addcmul_(x, x.exp()),
     "einsum of three": lambda x: torch.einsum("bi,bj,ij->bi", x, x.tanh(), SQUARE.new_ones(4, 4)),
 }
 
@@ -147,8 +145,25 @@ PRODUCTS = {
 def test_products_inside_of_sums(name):
     """Shared among its factors each product has a rule: none can be told from the sum."""
     x = torch.randn(2, 4, dtype=torch.float64)
-    with pytest.raises(fa.errors.HiddenSiteError, match="that no rule can act on"):
+    with pytest.raises(fa.errors.HiddenSiteError, match=r"no rule (can act on|knows)"):
         fa.lrp(PRODUCTS[name], fa.composites.attn_lrp())(x, target=0)
+
+
+WRITTEN = {
+    "lerp": (torch.lerp, lambda a, b, w: a + w * (b - a)),
+    "lerp by name": (lambda a, b, w: a.lerp(b, weight=w), lambda a, b, w: a + w * (b - a)),
+    "addcmul": (torch.addcmul, lambda x, a, b: x + a * b),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_products_that_are_written_out(name):
+    x = torch.randn(2, 4, dtype=torch.float64)
+    fused, written = (
+        fa.lrp(lambda x, f=f: f(x, x.tanh(), x.sigmoid()), fa.composites.attn_lrp())(x, target=0)
+        for f in WRITTEN[name]
+    )
+    assert_close(fused, written, 1e-12)
 
 
 def test_sums_in_other_spellings():

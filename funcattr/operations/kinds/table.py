@@ -53,6 +53,8 @@ _ORDER: Mapping[Callable[..., Any], tuple[str, ...]] = {
     **dict.fromkeys(spelled("matmul", "inner", "kron", "vdot"), ("input", "other")),
     **dict.fromkeys(spelled("mm", "bmm"), ("input", "mat2")),
     **dict.fromkeys(spelled("outer", "ger"), ("input", "vec2")),
+    **dict.fromkeys(spelled("lerp"), ("input", "end", "weight")),
+    **dict.fromkeys(spelled("addcmul"), ("input", "tensor1", "tensor2")),
     **dict.fromkeys(spelled("mv"), ("input", "vec")),
     **dict.fromkeys(spelled("dot"), ("input", "tensor")),
     **dict.fromkeys(spelled("vecdot"), ("x", "y")),
