@@ -213,3 +213,22 @@ def test_products_that_no_rule_knows_are_refused(f):
             fa.lrp(model, make())(X, target=(0, 1))
         loose = fa.with_rules(model, make(), require_match=False)
         assert fa.input_x_gradient(loose)(X, target=(0, 1)).isfinite().all()
+
+
+@pytest.mark.compiled
+def test_compiled():
+    torch.compiler.reset()
+
+    def model(x):
+        a = torch.baddbmm(x @ C, x @ A[:, :5], x @ B)
+        a = SIZES["a power of a half"](a) * SIZES["one dim less"](x)
+        a = (1 - torch.tanh(a)) * (a**2 / a.norm(dim=-1, keepdim=True)).unflatten(-1, (8, 1))[
+            ..., 0
+        ]
+        weights = (a @ x.mT).softmax(-1).chunk(1, -1)[0]
+        return (weights @ F.linear(a, A)).sum(1)
+
+    for make in COMPOSITES.values():
+        attr = fa.lrp(model, make())
+        graph = torch.compile(attr, fullgraph=True, backend="aot_eager")
+        assert_close(graph(X, target=3), attr(X, target=3), 1e-10)

@@ -33,7 +33,7 @@ from ..kinds.transformer.elementwise import (
     Elementwise,
 )
 from ..operation import Args, Call, Kwargs
-from .products import as_products, flat, unlisted
+from .products import as_products, built_in, flat, unlisted
 
 if TYPE_CHECKING:
     from ..intercept import Intercept
@@ -120,6 +120,7 @@ class Origins:
     def called(self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of the model's, with what follows from where its arguments came from."""
         mode.own = ()
+        func = built_in(func) if compiling() else func
         args = unlisted(func, args)
         both = as_products(mode, func, args, kwargs)
         if both is not None:

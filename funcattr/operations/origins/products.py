@@ -157,6 +157,22 @@ def _refuse(mode: Intercept, func: Callable[..., Any], args: Args) -> None:
         )
 
 
+_IN_PYTHON = (
+    (torch.Tensor.__pow__, torch.pow),
+    (torch.Tensor.__rsub__, torch.rsub),
+    (torch.Tensor.norm, torch.norm),
+    (torch.Tensor.unflatten, torch.unflatten),
+)
+
+
+def built_in(func: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, built in: the compiler fails to look up methods that are written in Python."""
+    for one, other in _IN_PYTHON:
+        if func is one:
+            return other
+    return func
+
+
 def unlisted(func: Callable[..., Any], args: Args) -> Args:
     """The arguments of an einsum, whose tensors may come in a list."""
     several: Sequence[Any] = args[1] if func in _EINSUMS and len(args) == 2 else ()

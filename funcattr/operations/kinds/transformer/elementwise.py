@@ -41,18 +41,18 @@ QUOTIENTS = _spelled(("div", "true_divide", "divide", "div_", "true_divide_"))
 EXPONENTIALS = _spelled(("exp", "exp2", "exp_", "exp2_"))
 POWERS = _spelled(("pow", "__pow__", "float_power", "pow_", "__ipow__"))
 ROOTS = _spelled(("rsqrt", "sqrt", "rsqrt_", "sqrt_"))
+_IN_PLACE = _spelled(("pow_", "__ipow__", "rsqrt_", "sqrt_"))
 _SIZES = ROOTS | _spelled(("std", "norm", "vector_norm"))
 
 
 def _deviation(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
     if not args or kwargs.get("out") is not None or not depends(args[0]):
         return None
-    name = func.__name__
-    if not name.endswith("_") or name.endswith("__"):
-        return Call(Outcome("deviation"), func(*args, **kwargs), (), name)
+    if func not in _IN_PLACE:
+        return Call(Outcome("deviation"), func(*args, **kwargs), (), func.__name__)
     written = args[0]
     out = func(written.clone(), *args[1:], **kwargs)
-    return Call(Outcome("deviation"), out, (), name, True, written)
+    return Call(Outcome("deviation"), out, (), func.__name__, True, written)
 
 
 def _power(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
