@@ -40,10 +40,10 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/ready  ## All benchmarks, about 20 minutes on two idle cores; docs/benchmarks.md.
+bench: $(VENV)/ready  ## All benchmarks, about an hour on two idle cores; docs/benchmarks.md.
 	$(BIN)/python -m benchmarks --threads 2
 
-bench-quick: $(VENV)/ready  ## A part of them, in under 3 minutes.
+bench-quick: $(VENV)/ready  ## A part of them, in a few minutes.
 	$(BIN)/python -m benchmarks --threads 2 --quick
 
 bench-report: $(VENV)/ready  ## Tables and plots of the docs, from the stored results.

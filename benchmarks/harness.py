@@ -121,7 +121,8 @@ def check(maps: Mapping[str, Tensor], expected: Tensor, tolerance: float) -> dic
     for name, got in maps.items():
         if got.shape != expected.shape:
             raise Disagreement(f"{name}: shape {tuple(got.shape)}, not {tuple(expected.shape)}")
-        errors[name] = ((got.detach() - expected).norm() / expected.norm()).item()
+        size = expected.norm().clamp(min=torch.finfo(expected.dtype).tiny)  # a map may be all zeros
+        errors[name] = ((got.detach() - expected).norm() / size).item()
         if not errors[name] <= tolerance:
             raise Disagreement(f"{name} differs by {errors[name]:.1e} of the norm")
     return errors

@@ -57,9 +57,9 @@ def runs_of(name: str, x: Tensor) -> dict[str, Run]:
         "guided": (fa.guided_backprop(model), partial(captum.attr.GuidedBackprop, theirs), {}),
         "gradient": (fa.gradient(model), partial(captum.attr.Saliency, theirs), {"abs": False}),
         "Grad-CAM": (
-            fa.grad_cam(model, late),
+            fa.grad_cam(model, late, relu=False),
             partial(captum.attr.LayerGradCam, theirs, layer),
-            {"relu_attributions": True},
+            {},
         ),
         "guided Grad-CAM": (
             fa.guided_grad_cam(model, late),
@@ -70,6 +70,8 @@ def runs_of(name: str, x: Tensor) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     for what, (ours, make, options) in made.items():
         runs[what] = partial(ours, x, target=target)
+        if name == "mobilenetv2" and "guided" in what:
+            continue  # Captum 0.9 does not see its nn.ReLU6, and gives the plain gradient
         runs[f"Captum {what}"] = partial(_captum, make, x, target=target, **options)
     runs["guided by hand"] = partial(_gradient, by_hand, x, target)
     runs["gradient by hand"] = partial(_gradient, theirs, x, target)
@@ -98,6 +100,8 @@ def one_map(name: str, batch: int, setting: Setting) -> Record:
         warnings.simplefilter("ignore")  # Captum's, on every call
         checked = {}
         for what, rival in PAIRS:
+            if rival not in runs:
+                continue
             checked |= check({f"{what}, {rival}": runs[what]()}, runs[rival](), TOLERANCE)
         clock = cpu_seconds if setting.device == "cpu" else seconds
         ways = {label: partial(clock, run) for label, run in runs.items()}

@@ -11,7 +11,7 @@ from torch import nn
 if not all(map(find_spec, ("captum", "zennit", "torchray"))):
     pytest.skip("the rivals are not installed", allow_module_level=True)
 
-from benchmarks import harness, limit, report, run
+from benchmarks import harness, limit, report, run, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def test_a_case_is_run_and_stored(tmp_path):
     run.run(["small/perceptron"], harness.Setting(threads=1, rounds=1), out)
     record = json.loads(out.read_text("utf-8"))["cases"]["small/perceptron"]
     assert record["ratios"] and record["seconds"]
-    assert "perceptron" in report.cases_of("small/")(json.loads(out.read_text("utf-8")))
+    assert "perceptron" in tables.cases_of("small/")(json.loads(out.read_text("utf-8")))
 
 
 def test_a_wrong_answer_is_not_timed():

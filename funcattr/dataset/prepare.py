@@ -267,7 +267,7 @@ def _compressor(compressor: Any) -> Any:
     if compressor != "auto":
         raise ArgumentError(f"compressor is 'auto', None, or a codec of zarr; got {compressor!r}.")
     codecs = library("zarr.codecs")
-    return codecs.BloscCodec(cname="lz4", clevel=1, shuffle=codecs.BloscShuffle.bitshuffle)
+    return codecs.BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
 
 
 def _shown(compressor: Any) -> Any:

@@ -82,6 +82,7 @@ def test_by_the_weights_too(net):
 
 @pytest.mark.compiled
 def test_compiled():
+    torch.compiler.reset()
     net = Net(**FIRST["as in ResNets"]).double()
     x = picture(net)
     compiled = torch.compile(fa.guided_backprop(net), fullgraph=True)
