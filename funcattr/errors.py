@@ -125,7 +125,7 @@ def by_keyword(f: _F) -> _F:
         if len(args) > places:
             raise ArgumentError(
                 f"{f.__name__} takes {', '.join(names)} by their names, as {names[0]}=...; got "
-                f"{len(args) - places} more by position, {short(args[places])}."
+                f"{len(args) - places} more by position, of type {type(args[places]).__name__}."
             )
         return f(*args, **kwargs)
 

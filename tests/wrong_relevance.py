@@ -42,7 +42,7 @@ RELEVANCE = {
     "deep_lift of relevance": (lambda: fa.deep_lift(fa.with_rules(NET, EPSILON_PLUS)), ARGUMENT, "rules of its own, and func has others.*pass the function"),
     "deep_lift of lrp": (lambda: fa.deep_lift(LRP), ARGUMENT, "attribution already"),
     "deep_lift of ids": (lambda: fa.deep_lift(WORDS)(IDS, target=(0, 1)), ARGUMENT, "has to hold a float tensor; got a tensor of torch.int64.*funcattr.over_embeddings"),
-    "integrated gradients, steps by their place": (lambda: fa.integrated_gradients(NET, 8), ARGUMENT, "integrated_gradients takes steps, .*by their names, as steps=...; got 1 more by position, 8"),
+    "integrated gradients, steps by their place": (lambda: fa.integrated_gradients(NET, 8), ARGUMENT, "integrated_gradients takes steps, .*by their names, as steps=...; got 1 more by position, of type int"),
     "smooth_grad, samples by their place": (lambda: fa.smooth_grad(ATTR, 8, 0.1), ARGUMENT, "smooth_grad takes samples, .*as samples=...; got 2 more by position"),
     "lrp, a composite in a word": (lambda: fa.lrp(NET, "epsilon_plus"), ARGUMENT, r"composite is a Composite.*got 'epsilon_plus'. Those that are ready-made.*composites.epsilon_plus\(\)"),
     "lrp, a rule for a composite": (lambda: fa.lrp(NET, fa.rules.epsilon()), ARGUMENT, "composite is a Composite.*got Epsilon"),

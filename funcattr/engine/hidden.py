@@ -12,7 +12,7 @@ import torch.utils.checkpoint
 
 from ..core.edges import reaches
 from ..errors import FuncattrError, HiddenSiteError, NoMatchError
-from ..models.functional import module_of
+from ..models.functional import module_of, takes_parameters
 from ..operations.composite import Composite
 from ..operations.kinds.activation import ACTIVATIONS
 from ..operations.origins.origin import Origins
@@ -112,6 +112,9 @@ def refuse_unseen_products(
     # What is inside of a whole module is its own.
     kinds = set() if composite.classes() else composite.everywhere()
     known: dict[Any, bool] = {}
+    hint = ""
+    if takes_parameters(func):
+        hint = " Where parameters come first, the input is explained by argnums=1."
     for node in graph if kinds else ():
         name = str(node.name()).rstrip("0123456789")
         recurrent = "Rnn" in name and "linear" in kinds
@@ -128,7 +131,7 @@ def refuse_unseen_products(
                 f"({name}) that no call made which a rule can see: inside of TorchScript, a "
                 "recurrent layer or an attention kernel. Write it by torch.nn.functional.linear "
                 "(conv), or pass require_match=False to let relevance pass it by its true "
-                "derivative."
+                f"derivative.{hint}"
             )
 
 
