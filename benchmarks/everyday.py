@@ -23,11 +23,10 @@ from .harness import (
     Record,
     Setting,
     check,
-    cpu_seconds,
+    clock,
     interleaved,
     prepare,
     ratios,
-    seconds,
     statistics,
 )
 from .memory import growth
@@ -46,8 +45,7 @@ def timed(
     """The record of some ways to one answer, that of the last, in CPU seconds without a GPU."""
     expected = list(runs.values())[-1]()
     checked = check({label: run() for label, run in runs.items()}, expected, TOLERANCE)
-    clock = cpu_seconds if setting.device == "cpu" else seconds
-    ways = {label: partial(clock, run) for label, run in runs.items()}
+    ways = {label: partial(clock(setting), run) for label, run in runs.items()}
     samples = interleaved(ways, setting, allowed=15.0, least=3, most=9)
     found = {"network": name, "checked": checked, "seconds": statistics(samples, setting)}
     return found | {"ratios": ratios(samples, pairs)} | more

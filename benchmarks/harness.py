@@ -69,6 +69,11 @@ def cpu_seconds(run: Callable[[], object], number: int = 1) -> float:
     return (time.process_time() - start) / number
 
 
+def clock(setting: Setting) -> Callable[..., float]:
+    """CPU seconds, where there is no GPU."""
+    return cpu_seconds if setting.device == "cpu" else seconds
+
+
 def interleaved(
     ways: Mapping[str, Seconds], setting: Setting, allowed: float, least: int = 2, most: int = 7
 ) -> Samples:

@@ -22,7 +22,7 @@ from .harness import (
     Record,
     Setting,
     check,
-    cpu_seconds,
+    clock,
     interleaved,
     ratios,
     seconds,
@@ -103,8 +103,7 @@ def one_map(name: str, batch: int, setting: Setting) -> Record:
             if rival not in runs:
                 continue
             checked |= check({f"{what}, {rival}": runs[what]()}, runs[rival](), TOLERANCE)
-        clock = cpu_seconds if setting.device == "cpu" else seconds
-        ways = {label: partial(clock, run) for label, run in runs.items()}
+        ways = {label: partial(clock(setting), run) for label, run in runs.items()}
         samples = interleaved(ways, setting, allowed=20.0, least=3, most=9)
     return {
         "network": name,
@@ -140,9 +139,10 @@ def floor(name: str, setting: Setting) -> Record:
     expected = runs["by hand"]()
     checked = check({label: run() for label, run in runs.items()}, expected, TOLERANCE)
     number = 100 if name == "perceptron" else 3
-    clock = cpu_seconds if setting.device == "cpu" else seconds
-    ways = {label: partial(clock, run, number) for label, run in runs.items()}
-    ways["a copy of the modules"] = partial(clock, partial(Copy, model, {}, [""], (), True), number)
+    ways = {label: partial(clock(setting), run, number) for label, run in runs.items()}
+    ways["a copy of the modules"] = partial(
+        clock(setting), partial(Copy, model, {}, [""], (), True), number
+    )
     samples = interleaved(ways, setting, allowed=15.0, least=5, most=15)
     record = {"network": name, "targets": 1, "batch": 1, "checked": checked}
     pairs = [("ours", "by hand"), ("a bare mode", "by hand"), ("a copy of the modules", "by hand")]
