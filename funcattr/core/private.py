@@ -237,6 +237,7 @@ def backward_under_modes(
     outs: Sequence[Tensor],
     cotangents: Sequence[Tensor],
     points: Sequence[Any],
+    retain_graph: bool,
     create_graph: bool,
 ) -> Sequence[Tensor | None]:
     """``torch.autograd.grad``, with the modes of torch functions that are on left on.
@@ -254,7 +255,7 @@ def backward_under_modes(
     found: Sequence[Tensor | None] = engine.run_backward(
         tuple(outs),
         tuple(cotangents),
-        True,  # the graph is for further targets, too
+        retain_graph,
         create_graph,
         tuple(points),
         True,  # not every point need be reached

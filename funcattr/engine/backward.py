@@ -31,6 +31,7 @@ class Backward:
     Args:
         passing: tells the sites of the pass which composite to follow.
         mode: the mode of the forward pass, where parts of that are repeated.
+        pulls: how many times it will be called, None for any number.
         outs: the float tensors of the output.
         inputs: those that are explained.
         layers: where the derivative by each layer's tensors is taken.
@@ -41,12 +42,13 @@ class Backward:
         self,
         passing: Pass | None,
         mode: Intercept | None,
+        pulls: int | None,
         outs: Tensors,
         inputs: Tensors,
         layers: list[Points],
         acts: list[Tensors],
     ) -> None:
-        self._passing, self._mode = passing, mode
+        self._passing, self._mode, self._pulls = passing, mode, pulls
         self._outs, self._inputs, self._layers, self._acts = outs, inputs, layers, acts
 
     def __call__(
@@ -85,14 +87,18 @@ class Backward:
         outs, some = [out for out, _ in pairs], [c for _, c in pairs]
         assert self._passing is not None
         create = torch.is_grad_enabled()
+        if self._pulls is not None:
+            self._pulls -= 1
+        # The last one frees what it has passed, so that the memory is there for what it makes.
+        retain = create or self._pulls != 0
         # Without a graph of the maps, this level is the only one; and torch.func.linearize makes
         # constants of its own of what is made here, to which nothing may be written.
         with self._passing.pulled(which, keeping=not create and not below_a_mode()):
             if self._mode is not None:
-                found = self._mode.around(backward_under_modes, outs, some, reached, create)
+                found = self._mode.around(backward_under_modes, outs, some, reached, retain, create)
             else:
                 found = torch.autograd.grad(
-                    outs, reached, some, retain_graph=True, create_graph=create, allow_unused=True
+                    outs, reached, some, retain, create_graph=create, allow_unused=True
                 )
         by_id: dict[int, Any] = {id(p): g for p, g in zip(reached, found)}
         grads = [by_id.get(id(p)) for p in points]

@@ -90,20 +90,21 @@ def linearize(
     layers: Sequence[Tapped] = (),
     *,
     at_input: bool = False,
-    once: bool = False,
+    pulls: int | None = None,
     tape: Tape | None = None,
 ) -> Linearized:
     """Runs ``func`` once, ready to be differentiated by the chosen arguments and the layers.
 
-    ``once`` says that a single cotangent will be pulled, which gains nothing from sites that are
-    there for the sake of speed. ``tape`` is as for `Intercept`.
+    ``pulls`` is how many times that will be pulled, None for any number: the last one frees what
+    it has passed, and a few gain nothing from sites that are there for the sake of speed. ``tape``
+    is as for `Intercept`.
     """
     values = tracked((args, kwargs))
     # Of a graph nobody can tell the sites which composite to follow: each has its own pass there.
     groups = [[plan] for plan in plans] if compiling() else [plans]
     with graph_only_if(values):
         runs = [
-            _Run(func, group, args, kwargs, chosen, layers, at_input, once, values, tape)
+            _Run(func, group, args, kwargs, chosen, layers, at_input, pulls, values, tape)
             for group in groups
         ]
         found = [one.linearized() for one in runs]
@@ -144,7 +145,7 @@ class _Run:
         chosen: Chosen | None,
         layers: Sequence[Tapped],
         at_input: bool,
-        once: bool,
+        pulls: int | None,
         tracked: bool,
         tape: Tape | None,
     ) -> None:
@@ -153,7 +154,7 @@ class _Run:
         self.tracked, self.tape = tracked, tape
         # Plain autograd where it can be: its calls cost less than those of torch.func.
         self.plain = not (transforming() or within_ruled_call())
-        self.quick = not once
+        self.pulls, self.quick = pulls, pulls is None
         strict = any([plan.require_match for plan in plans])
         self.passing: Pass | None = None
         if not compiling():
@@ -226,8 +227,8 @@ class _Run:
                     refuse_checkpoint(error)
                 raise
         mode, *tensors = inside
-        repeats = self.passing is not None and self.passing.repeats
-        return outs, others, acts, Backward(self.passing, mode if repeats else None, *tensors)
+        mode = mode if self.passing is not None and self.passing.repeats else None
+        return outs, others, acts, Backward(self.passing, mode, self.pulls, *tensors)
 
     def _at_input(self, tensors: Tensors, anchor: Tensor) -> tuple[Points, Tensors]:
         """Where the derivative by what goes into a layer is taken, and what is to go in.

@@ -108,6 +108,11 @@ class OnePass(Method):
         return "; ".join(part for part in parts if part)
 
     @property
+    def pulls(self) -> int:
+        """How many backward passes a target takes."""
+        return 1 + len(self.plans)
+
+    @property
     def tokens(self) -> Tokens | None:
         func: Any = self.ruled.func
         while isinstance(func, Inside) and not isinstance(func, OverEmbeddings):
@@ -127,9 +132,9 @@ class OnePass(Method):
         chosen = None if self.argnums is None else Chosen(args, self.argnums)
         func, plans = self.ruled.func, (self.ruled.plan, *self.plans)
         taps = [tapped(func, layer) for layer in self.layers]
-        at_input = self.at_input
+        at_input, pulls = self.at_input, self.pulls if once else None
         done = linearize(
-            func, plans, args, kwargs, chosen, taps, at_input=at_input, once=once, tape=tape
+            func, plans, args, kwargs, chosen, taps, at_input=at_input, pulls=pulls, tape=tape
         )
         return done.out, self.explain(done, chosen)
 

@@ -130,7 +130,8 @@ def _shared(
     nums = {n for mine in chosen if mine is not None for n in mine.nums}
     union = Chosen(args, tuple(sorted(nums))) if nums else None
     taps = [tapped(func, layer) for method in methods for layer in method.layers]
-    done = linearize(func, plans, args, kwargs, union, taps, at_input=at_input, once=once)
+    pulls = sum(method.pulls for method in methods) if once else None
+    done = linearize(func, plans, args, kwargs, union, taps, at_input=at_input, pulls=pulls)
     results, start = [], 0
     for method, mine, composites in zip(methods, chosen, which):
         inputs = [] if union is None or mine is None else union.places(mine.nums)

@@ -50,23 +50,21 @@ _SHIFTED = (
     *(torch.sparse.addmm, torch.sspaddmm),
 )
 #: Of an input and a hidden state, and of weights.
-_RECURRENT = frozenset(
-    (
-        *spelled("lstm", "gru", "rnn_tanh", "rnn_relu"),
-        *spelled("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
-    )
+_RECURRENT = spelled(
+    *("lstm", "gru", "rnn_tanh", "rnn_relu"),
+    *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
 )
-_CONVOLUTIONS = frozenset(
-    spelled("convolution", "_convolution", "conv_tbc", "conv1d", "conv2d", "conv3d")
-    + spelled(*(f"conv_transpose{dims}d" for dims in (1, 2, 3)))
+_CONVOLUTIONS = spelled(
+    *("convolution", "_convolution", "conv_tbc", "conv1d", "conv2d", "conv3d"),
+    *(f"conv_transpose{dims}d" for dims in (1, 2, 3)),
 ).difference(convolution.CALLS, transposed.CALLS)
 _OTHERS: tuple[Callable[..., Any], ...] = (
     *spelled("chain_matmul", "multi_dot", "linalg_multi_dot"),
     *(F.bilinear, torch.hspmm),
 )
 #: Sums, of which a part may be a product of two that depend on the input.
-_LERPS = frozenset(spelled("lerp", "lerp_"))
-_BLENDS = _LERPS.union(spelled("addcmul", "addcmul_", "addcdiv", "addcdiv_"))
+_LERPS = spelled("lerp", "lerp_")
+_BLENDS = _LERPS | spelled("addcmul", "addcmul_", "addcdiv", "addcdiv_")
 #: What has a rule in the usual form, and may be called in another.
 _KNOWN = {*linear.CALLS, *products.CALLS} - {F.linear}
 #: Which of the arguments are multiplied with each other.

@@ -223,20 +223,23 @@ class Folded(Piece):
 
     def __init__(self, options, h, make):
         super().__init__()
-        width = h.shape[1]
         norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[h.dim() - 3]
-        parts = [make.mix(h), scaled(norm(width))]
-        act = make.relu(options["relu"])
-        self.body = nn.Sequential(*parts)
-        self.act = act
+        conv = make.mix(h) if options["conv"] is None else Convolve(options["conv"], h, make)
+        width = conv(h).shape[1]
+        self.body = nn.Sequential(conv, scaled(norm(width)))
+        self.act = make.relu(options["relu"])
         self.skip = options["skip"]
 
     @staticmethod
     def draw(random, depth):
-        return {"relu": random.choice(list(RELUS)), "skip": random.random() < 0.5}
+        return {
+            "relu": random.choice(list(RELUS)),
+            "skip": random.random() < 0.5,
+            "conv": Convolve.draw(random, depth) if random.random() < 0.7 else None,
+        }
 
     def forward(self, h):
         out = self.body(h)
-        if self.skip:
+        if self.skip and out.shape == h.shape:
             out += h
         return self.act(out)

@@ -208,11 +208,18 @@ def frozen(y):
         return y.clone()
 
 
+EVEN, SQUARE = randn(4, 3, 2, 4), randn(4, 4, 2, 2)
 W, V = [randn(4, 3, 3, 3), randn(4, 4, 3, 3)], randn(3, 2, 1, 3, 3)
 # What stands between a convolution and a batch norm, and how many pairs fold into one.
 BETWEEN = {
     "nothing": (1, lambda x: normed(convolved(x, W[0]))),
     "a stride": (1, lambda x: normed(convolved(x, W[0], stride=2))),
+    "more padding at the end": (
+        2,
+        lambda x: normed(
+            F.conv2d(normed(F.conv2d(x, EVEN, padding="same")), SQUARE, padding="same")
+        ),
+    ),
     "groups": (2, lambda x: normed(convolved(normed(convolved(x, W[0])), W[1][:, :1], groups=4))),
     "vectors in time": (1, lambda x: normed(F.conv1d(x.flatten(2), W[0][..., 0])).unsqueeze(-1)),
     "another reader": (1, lambda x: (y := convolved(x, W[0])) * normed(y)),

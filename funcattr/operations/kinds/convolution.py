@@ -66,7 +66,8 @@ class Convolution(Linear):
         if self.extra:
             whole = replace(self, extra=())
             padded = (*shape[:-dims], *map(sum, zip(shape[-dims:], self.extra)))
-            pulled = whole.transpose(g, padded, prepared, *tensors)
+            # Not its own, which a batch norm may be a part of.
+            pulled = Convolution.transpose(whole, g, padded, prepared, *tensors)
             for dim in range(-dims, 0):
                 pulled = pulled.narrow(dim, 0, shape[dim])
             return pulled

@@ -38,17 +38,18 @@ class Outcome(Kind):
         return g
 
 
-def spelled(*names: str) -> list[Callable[..., Any]]:
+_SPACES = (torch, torch.Tensor, torch.linalg, torch.special, F)
+
+
+def spelled(*names: str) -> frozenset[Callable[..., Any]]:
     """Torch's functions of these names, and its operators, which ``torch.ops`` has."""
-    found = []
+    found = [getattr(space, name) for name in names for space in _SPACES if hasattr(space, name)]
     for name in names:
-        spaces = (torch, torch.Tensor, torch.linalg)
-        found += [getattr(space, name) for space in spaces if hasattr(space, name)]
         packet = getattr(torch.ops.aten, name, None)
         if packet is not None:
             found.append(packet)
             found += [getattr(packet, o) for o in packet.overloads() if "out" not in o]
-    return found
+    return frozenset(found)
 
 
 def _in_place(**names: str) -> Mapping[Callable[..., Any], Callable[..., Any]]:

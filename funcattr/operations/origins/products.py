@@ -5,7 +5,7 @@ Some are written as products that have rules, with torch's own value; the others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...core.graft import graft
 from ...errors import HiddenSiteError
+from ..kinds.outcome import spelled
 from ..operation import Args, Kwargs
 
 if TYPE_CHECKING:
@@ -72,13 +73,6 @@ def _lerp(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
     return start + weight * (end - start)
 
 
-def _spelled(*names: str) -> Iterator[Callable[..., Any]]:
-    """All functions of these names."""
-    for name in names:
-        spaces = (torch, torch.Tensor, torch.linalg, F, torch.functional)
-        yield from {f for f in (getattr(space, name, None) for space in spaces) if f is not None}
-
-
 _BODIES: Mapping[Any, tuple[tuple[str, ...], int]] = {
     _linear: (("linear",), 0),
     _dot: (("dot", "vdot", "vecdot"), 0),
@@ -93,20 +87,20 @@ _BODIES: Mapping[Any, tuple[tuple[str, ...], int]] = {
     _lerp: (("lerp",), 1),
 }
 #: How functions are written, and from which argument on they multiply.
-_WRITTEN = {f: (body, at) for body, (names, at) in _BODIES.items() for f in _spelled(*names)}
+_WRITTEN = {f: (body, at) for body, (names, at) in _BODIES.items() for f in spelled(*names)}
 _ALONE: Mapping[Body, Body] = {
     F.glu: _glu,
     F.cosine_similarity: _cosine,
     torch.cosine_similarity: _cosine,
 }
-_EINSUMS = frozenset(_spelled("einsum"))
+_EINSUMS = spelled("einsum")
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d")
 #: What has no rule where several of its tensors depend on the input, or the one that it takes.
-_WITHOUT = frozenset(
-    _spelled("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist", *_CONVOLUTIONS)
+_WITHOUT = spelled(
+    *("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist"), *_CONVOLUTIONS
 )
-_PLACED = frozenset(_spelled("addmm_", "baddbmm_", "addbmm_", "addmv_", "addr_", "addcmul_"))
-_OF_ONE = frozenset(_spelled("prod", "cumprod", "cumprod_", "std_mean", "native_layer_norm"))
+_PLACED = spelled("addmm_", "baddbmm_", "addbmm_", "addmv_", "addr_", "addcmul_")
+_OF_ONE = spelled("prod", "cumprod", "cumprod_", "std_mean", "native_layer_norm")
 
 
 def flat(args: Args) -> list[Any]:

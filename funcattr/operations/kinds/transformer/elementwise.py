@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from ...operation import Args, Call, Depends, Kind, Kwargs, Recognise
-from ..outcome import Outcome
+from ..outcome import Outcome, spelled
 
 
 @dataclass(frozen=True)
@@ -23,26 +22,19 @@ class Elementwise(Kind):
         raise NotImplementedError("its calls were made as the model makes them")
 
 
-def _spelled(names: Iterable[str]) -> frozenset[Callable[..., Any]]:
-    """All functions of these names."""
-    spaces = (torch, torch.Tensor, torch.special, torch.linalg)
-    found = [getattr(space, name, None) for name in names for space in spaces]
-    return frozenset(f for f in found if f is not None)
-
-
-SUMS = _spelled(("add", "sub", "rsub", "__rsub__"))
+SUMS = spelled("add", "sub", "rsub", "__rsub__")
 #: Sums with, and multiples by, what does not depend on the input.
-AFFINE = SUMS | _spelled(("mul", "div", "neg", "true_divide", "multiply", "negative"))
+AFFINE = SUMS | spelled("mul", "div", "neg", "true_divide", "multiply", "negative")
 #: Of one tensor, or of several that come of one.
-CURVED = _spelled(
-    ("pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh", "ndtr", "erfc")
+CURVED = spelled(
+    "pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh", "ndtr", "erfc"
 )
-QUOTIENTS = _spelled(("div", "true_divide", "divide", "div_", "true_divide_"))
-EXPONENTIALS = _spelled(("exp", "exp2", "exp_", "exp2_"))
-POWERS = _spelled(("pow", "__pow__", "float_power", "pow_", "__ipow__"))
-ROOTS = _spelled(("rsqrt", "sqrt", "rsqrt_", "sqrt_"))
-_IN_PLACE = _spelled(("pow_", "__ipow__", "rsqrt_", "sqrt_"))
-_SIZES = ROOTS | _spelled(("std", "norm", "vector_norm"))
+QUOTIENTS = spelled("div", "true_divide", "divide", "div_", "true_divide_")
+EXPONENTIALS = spelled("exp", "exp2", "exp_", "exp2_")
+POWERS = spelled("pow", "__pow__", "float_power", "pow_", "__ipow__")
+ROOTS = spelled("rsqrt", "sqrt", "rsqrt_", "sqrt_")
+_IN_PLACE = spelled("pow_", "__ipow__", "rsqrt_", "sqrt_")
+_SIZES = ROOTS | spelled("std", "norm", "vector_norm")
 
 
 def _deviation(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
