@@ -15,6 +15,16 @@ needs_edges = pytest.mark.skipif(
     not hasattr(torch.autograd.graph, "get_gradient_edge"),
     reason="torch 2.0 has no edges of graphs; an input that is written to is refused there",
 )
+SINCE_2_1 = torch.__version__ >= "2.1"
+needs_hooks = pytest.mark.skipif(
+    not SINCE_2_1, reason="torch 2.0 does not show what hooks return; such a layer is refused there"
+)
+
+
+def skip_without_halves():
+    """Skips a test of numbers that an old torch cannot compute with on a CPU."""
+    if not SINCE_2_3:
+        pytest.skip("torch itself has no float16 on the CPU")
 
 
 def pytest_collection_modifyitems(items):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import SINCE_2_1
 from helpers import (
     AT_A_LAYER,
     MEANS,
@@ -46,6 +47,8 @@ def guarded(model, call):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_success(method):
+    if method in ("grad_cam", "bundle") and not SINCE_2_1:
+        pytest.skip("torch 2.0 does not show what hooks return; such a layer is refused there")
     model = tiny()
     model.head.weight.requires_grad_(False)
     model.conv.weight.grad = torch.ones_like(model.conv.weight)

@@ -102,6 +102,7 @@ def test_a_row_for_what_is_called_with_a_number():
         fa.gradient(fa.with_rules(lambda x: torch.xlogy(2, x), composite))(torch.ones(1, 2))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", ["exp_", "**=", "a number by it", "pow of a number", "powers"])
 def test_compiled(name):
     attr = fa.deep_lift(FUNCTIONS[name], baseline=0.3)
@@ -110,6 +111,7 @@ def test_compiled(name):
     assert_close(compiled(x), attr(x, target=1))
 
 
+@pytest.mark.compiled
 def test_made_and_compiled():
     """The attribution is made inside of compiled code, and of ids as well."""
     words = torch.nn.Sequential(torch.nn.Embedding(9, 4), torch.nn.GELU(), torch.nn.Linear(4, 9))

@@ -109,6 +109,7 @@ def test_every_layout_of_input_and_cotangent(name, layout, shape):
     assert_close(slope, torch.func.grad(lambda x: (torch.func.grad(f)(x) * weigh).sum())(x))
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", NORMS)
 def test_compiled(name):
     norm = NORMS[name](3, 4).double()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import needs_hooks
 from helpers import assert_close
 from torch import nn
 
@@ -21,6 +22,7 @@ class Net(nn.Module):
         return (self.layer.forward if self.direct else self.layer)(x * 1) ** 2
 
 
+@needs_hooks
 @pytest.mark.parametrize("layers", ["layer", ["layer"], "layer:0"])
 def test_a_layer_whose_output_hooks_replace(layers):
     net = Net()
@@ -35,6 +37,7 @@ def test_a_layer_whose_output_hooks_replace(layers):
     assert "_call_impl" not in net.layer.__dict__
 
 
+@needs_hooks
 def test_hooks_do_not_see_a_forward_that_is_called_by_itself():
     found = fa.layer_gradient_x_activation(Net(direct=True), "layer")(X, target=1)
     assert_close(found, 2 * X * X * torch.tensor([[0.0, 1.0, 0.0]]))

@@ -140,7 +140,9 @@ class Traced:
 
     def _enter(self, frame, event, arg):
         code = frame.f_code
-        counts = (code.co_name == "__exit__") == self.leaving and code.co_name != "<genexpr>"
+        # What is raised where a tensor goes (`gone`), Python prints and forgets.
+        counts = (code.co_name == "__exit__") == self.leaving
+        counts = counts and code.co_name not in ("<genexpr>", "gone")
         if counts and code.co_filename.startswith(PACKAGE):
             self.count += 1
             if self.count - 1 == self.number:

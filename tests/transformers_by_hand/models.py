@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 HEADS, HEAD, DIM, HIDDEN, VOCAB, LENGTH = 4, 2, 8, 10, 11, 6
 EPS = 1e-5
 RMS = hasattr(F, "rms_norm")
+GROUPED = "enable_gqa" in (F.scaled_dot_product_attention.__doc__ or "")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def _sdpa(q, k, v, mask, causal):
 
 
 def _grouped(q, k, v, mask, causal):
+    if not GROUPED:
+        pytest.skip("this torch has no heads in groups")
     scale = 1 / math.sqrt(HEAD)
     return F.scaled_dot_product_attention(
         q, k, v, mask, 0.0, causal, scale=scale, enable_gqa=k.shape[1] < HEADS
