@@ -15,7 +15,8 @@ needs_edges = pytest.mark.skipif(
     not hasattr(torch.autograd.graph, "get_gradient_edge"),
     reason="torch 2.0 has no edges of graphs; an input that is written to is refused there",
 )
-SINCE_2_1 = torch.__version__ >= "2.1"
+VERSION = tuple(map(int, torch.__version__.split(".")[:2]))
+SINCE_2_1 = VERSION >= (2, 1)
 needs_hooks = pytest.mark.skipif(
     not SINCE_2_1, reason="torch 2.0 does not show what hooks return; such a layer is refused there"
 )
