@@ -26,7 +26,10 @@ def edge_of(t: Tensor) -> Any:
     # A tensor of a level further out says of itself that it requires grad; what is made of it here
     # does not.
     with torch.enable_grad():
-        return _get_gradient_edge(t) if t.view_as(t).requires_grad else None
+        if not t.view_as(t).requires_grad:
+            return None
+        # A view that was made under no_grad requires grad where its base does, and has no node.
+        return None if t.is_leaf and root_of(t) == (None, 0) else _get_gradient_edge(t)
 
 
 def root_of(t: Tensor) -> tuple[Any, int] | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .private import is_batched
+from .private import is_batched, transforms_active
 
 
 def suits(t: Tensor) -> bool:
@@ -70,6 +70,24 @@ def _strides(t: Tensor, last: bool) -> tuple[int, ...]:
         strides[dim] = step
         step *= t.shape[dim]
     return tuple(strides)
+
+
+def twin(t: Tensor) -> Tensor:
+    """A copy of ``t`` with its strides: kernels round by them, and a model's output is its own."""
+    if transforms_active() or any(step == 0 for step in t.stride()):
+        return t.clone()
+    return t.new_empty_strided(t.shape, t.stride()).copy_(t)
+
+
+def beside(t: Tensor) -> Tensor:
+    """Another view of the same memory, to write to, so that ``t``'s node has no part in that.
+
+    Torch has no derivative by that node then. Without the base of ``t`` it says so.
+    """
+    base = getattr(t, "_base", None)
+    if base is None or base.dtype != t.dtype:
+        return t
+    return base.as_strided(t.shape, t.stride(), t.storage_offset())  # type: ignore[no-any-return]
 
 
 def broadcasts(t: Tensor, shape: Sequence[int]) -> bool:

@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_map
 
 from ..core.edges import EDGES
 from ..core.graph import node
+from ..core.layout import beside, twin
 from ..core.levels import compiling
-from ..core.private import share_memory, version
+from ..core.private import is_view, share_memory, version
 from ..core.trees import leaves, pack
 from ..errors import LayerError, fused
 from ..operations.behind import overwrite
@@ -52,7 +53,7 @@ class Taps:
         # Pairs of what a layer got and its output, where that is a view of it, with how often each
         # was written to by then. What stands in the place of the output is no view.
         self._views: list[tuple[int, Tensor, int, Tensor, int]] = []
-        # Without edges, what is itself the place of a derivative, and how often it was written to.
+        # What is itself the place of a derivative, and how often it was written to.
         self._places: list[tuple[int, Tensor, int]] = []
 
     def wraps(self) -> Wraps:
@@ -93,7 +94,7 @@ class Taps:
             return self._traced_output(i, forward, args, kwargs)
         given = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
         # What it saves for its backward must stay as it is when its output is put in that place.
-        taken = [t.clone() for t in given]
+        taken = [twin(t) if is_view(t) else t.clone() for t in given]
         stands = dict(zip(map(id, given), taken))
         args, kwargs = tree_map(lambda v: stands.get(id(v), v), (args, kwargs))
         before = list(map(version, taken))
@@ -118,6 +119,7 @@ class Taps:
         new = self._visited(i, given, (args, kwargs))
         if compiling():
             return self._guarded(i, given, lambda: forward(*args, **kwargs))
+        aside = self._aside(given, new)
         before = list(map(version, new))
         if self.marks and not EDGES and not self._again:
             own = [a for a, b in zip(given, new) if a is b and a.requires_grad]
@@ -130,12 +132,34 @@ class Taps:
             self._readers.replaced(replaced, (i, self.calls[i] - 1), early)
         out = forward(*args, **kwargs)
         written = [n for n, count in enumerate(before) if version(new[n]) != count]
-        outs, unpack = pack(out) if written else ([], pack)
-        for n in written:
+        changed = {*written, *aside}
+        outs, unpack = pack(out) if changed else ([], pack)
+        for n in changed:
+            if n in written and new[n] is not given[n]:
+                overwrite(beside(given[n]), new[n])
+            elif n in aside and not self._again:
+                self._places.append((i, given[n], version(given[n])))
             if new[n] is not given[n]:
-                overwrite(given[n], new[n])
                 outs = [given[n] if t is new[n] else t for t in outs]
-        return unpack(outs) if written else out
+            if n in aside and not self._again:
+                views = [t for t in outs if t is not given[n] and share_memory(t, new[n])]
+                self._views += [(i, given[n], version(given[n]), t, version(t)) for t in views]
+        return unpack(outs) if changed else out
+
+    def _aside(self, given: Sequence[Tensor], new: list[Tensor]) -> list[int]:
+        """Which of a layer's inputs it gets as copies: views, whose nodes are explained.
+
+        Written to, a view has another node, which goes round the one that it had.
+        """
+        if not self.marks or not EDGES:
+            return []
+        found = []
+        for n, t in enumerate(given):
+            if new[n] is t and t.requires_grad and is_view(t):
+                found.append(n)
+                new[n] = twin(t)
+                self.replaced(t, new[n])
+        return found
 
     def _traced_output(self, i: int, forward: Forward, args: Args, kwargs: Kwargs) -> Any:
         """`_around_output` in code that is compiled, which has no count of writes."""
@@ -184,10 +208,11 @@ class Taps:
         """
         for i, t, count in self._places:
             if version(t) != count:
+                how = "a view, which the model" if EDGES else "what the layer or the model"
                 raise LayerError(
-                    f"what goes into layer {self.layers[i].name!r} is written to, by it or later, "
-                    "and torch before 2.1 then has no place for its derivative; explain the output "
-                    "of the layer before it, or update torch."
+                    f"what goes into layer {self.layers[i].name!r} is {how} writes to later, and "
+                    f"torch{'' if EDGES else ' before 2.1'} then has no place for its derivative; "
+                    "explain the output of the layer before it."
                 )
         chosen = []
         for tap, calls in zip(self.layers, self.calls):

@@ -152,7 +152,7 @@ def test_an_input_that_is_written_to_is_refused_without_edges(monkeypatch, model
         lambda: torch.vmap(lambda x: attr(x[None], target=1))(X),
         lambda: torch.func.grad(lambda x: attr(x, target=1).sum())(X),
     ):
-        with pytest.raises(fa.LayerError, match="is written to, by it or later"):
+        with pytest.raises(fa.LayerError, match=r"writes to later, and torch before 2\.1"):
             call()
     assert fa.layer_output(model, "layer", at_input=True)(X).shape[0] == len(X)
 
@@ -246,3 +246,106 @@ def test_compiled_code_refuses_what_it_cannot_follow(name, at_input):
 def test_a_compiled_sweep_of_a_layer_behind_a_convolution():
     attr = fa.layer_gradient_x_activation(made("plain"), "layer")
     assert_close(fa.sweep(attr, X, targets=[1], compile=True)[0], attr(X, target=1))
+
+
+VIEWS = {
+    "of all": lambda h: h.view(len(h), -1),
+    "a part": lambda h: h[:, :2],
+    "turned": lambda h: h.transpose(1, 2),
+    "of a view": lambda h: h.view(len(h), -1).view(h.shape)[:, 1:],
+}
+
+
+class Viewed(nn.Module):
+    """A layer whose input is a view; ``later`` is done to that, and all of it is read again."""
+
+    def __init__(self, layer, view, later):
+        super().__init__()
+        self.conv, self.layer = nn.Conv1d(3, 4, 2), layer
+        self.view, self.later = view, later
+
+    def behind(self, v):
+        early = torch.tanh(v).flatten(1).sum(1)
+        a = self.layer(v) + 0
+        self.later(v)
+        weight = torch.sin(torch.arange(float(a[0].numel()), dtype=a.dtype))
+        out = (a.flatten(1) * weight).sum(1) ** 2 + early + torch.sin(v).flatten(1).sum(1)
+        return torch.stack([out, out * 2], 1)
+
+    def forward(self, x):
+        return self.behind(self.view(self.conv(x)))
+
+
+def viewed(layer, view, later=lambda v: None):
+    torch.manual_seed(0)
+    return Viewed(layer, VIEWS[view], later).double().eval()
+
+
+@needs_edges
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", ["relu", "leaky", "silu", "own_relu", "own_affine", "container"])
+def test_a_view_that_the_layer_writes_to(name, view):
+    """As what comes of an instance norm, in front of an activation in place."""
+    net, x = viewed(LAYERS[name], view), torch.randn(2, 3, 5, dtype=torch.float64)
+    with torch.no_grad():
+        v = net.view(net.conv(x)).clone()
+        step, numeric = 1e-6, torch.zeros(v.numel(), dtype=v.dtype)
+        for i in range(v.numel()):
+            d = torch.zeros(v.numel(), dtype=v.dtype)
+            d[i] = step
+            up, down = net.behind(v + d.view(v.shape)), net.behind(v - d.view(v.shape))
+            numeric[i] = (up - down)[:, 1].sum() / (2 * step)
+    attr = fa.layer_gradient_x_activation(net, "layer", attribute_to_layer_input=True)
+    out, explain = attr.linearize(x)
+    assert torch.equal(out, net(x))
+    wanted = numeric.view(v.shape) * v
+    assert_close(explain(1), wanted, 1e-5)
+    assert_close(attr(x, target=1), explain(1))
+    assert_close(torch.vmap(explain)(torch.arange(2))[1], explain(1))
+    assert_close(torch.vmap(lambda t: attr(x, target=t))(torch.arange(2))[1], explain(1))
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(True), nn.LeakyReLU(0.1, True)])
+@needs_edges
+def test_behind_an_instance_norm(act):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, affine=True), act, nn.Flatten(), nn.Linear(36, 3)
+    ).double()
+    h = net[1](net[0](X)).detach().requires_grad_()
+    (g,) = torch.autograd.grad(net[3:](act(h * 1))[:, 1].sum(), h)
+    attr = fa.layer_gradient_x_activation(net, "2", attribute_to_layer_input=True)
+    assert_close(attr(X, target=1), g * h.detach())
+
+
+@needs_edges
+@pytest.mark.parametrize("name", ["plain", "identity"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_that_the_model_writes_to_later(name, view):
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    for later in (torch.Tensor.relu_, lambda v: v.mul_(2), lambda v: v[:, :1].sigmoid_()):
+        net = viewed(LAYERS[name], view, later)
+        attr = fa.layer_gradient_x_activation(net, "layer:0", attribute_to_layer_input=True)
+        with pytest.raises(fa.LayerError, match="a view, which the model writes to later"):
+            attr(x, target=1)
+    fa.layer_gradient_x_activation(viewed(LAYERS[name], view), "layer:0")(x, target=1)
+
+
+@needs_edges
+def test_a_layer_in_a_branch_without_gradients_that_writes_to_a_view():
+    class Branch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.act = nn.Linear(3, 3).double(), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            h = self.first(x)
+            with torch.no_grad():
+                self.act(h[:, :2])
+            return h * x
+
+    net, x = Branch(), torch.randn(2, 3, dtype=torch.float64)
+    attr = fa.layer_gradient_x_activation(net, "act", attribute_to_layer_input=True)
+    out, explain = attr.linearize(x)
+    assert torch.equal(out, net(x))
+    assert not explain(1).any()
