@@ -112,7 +112,7 @@ def reasons(record: Record) -> tuple[str, str]:
         return ("Right, with a word", escaped(said)) if said else ("", "")
     if "failed" in record:
         return "Not right", f"{record['failed']} in {record.get('doing', 'it')}"
-    bad = {k: v for k, v in record["checks"].items() if v != "right"}
+    bad = {k: v for k, v in sorted(record["checks"].items()) if v != "right"}
     said = dict.fromkeys(f"{v}, {escaped(notes.get(k, ''))}" for k, v in bad.items())
     return "Not right", f"{'/'.join(bad)} " + "; ".join(said)
 
