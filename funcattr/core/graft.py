@@ -45,12 +45,21 @@ class _Graft(torch.autograd.Function):
 
 
 def steady(x: Tensor, *, last: bool = True) -> Tensor:
-    """``x``, whose cotangent has strides of which each says something when what made it gets that.
+    """``x``, that nobody has read, whose cotangent has strides of which each says something.
 
-    In plain autograd alone, at a fraction of the time of a `graft`; ``last`` as for that.
+    In plain autograd alone, at a tenth of the time of a `graft`; ``last`` as for that.
     """
-    node: Any = x.grad_fn
-    node.register_prehook(
-        lambda gs: tuple([None if g is None else unambiguous(g, last) for g in gs])
-    )
-    return x
+    out: Tensor = apply(_Steady, x, last)
+    return out
+
+
+class _Steady(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, last: bool) -> Tensor:
+        ctx.mark_dirty(x)  # as if it were written to, so that nothing is copied
+        ctx.last = last
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return unambiguous(g, ctx.last), None

@@ -74,7 +74,8 @@ def _strides(t: Tensor, last: bool) -> tuple[int, ...]:
 
 def twin(t: Tensor) -> Tensor:
     """A copy of ``t`` with its strides: kernels round by them, and a model's output is its own."""
-    if transforms_active() or any(step == 0 for step in t.stride()):
+    strided = t.layout is torch.strided and not transforms_active()
+    if not strided or 0 in t.stride():
         return t.clone()
     return t.new_empty_strided(t.shape, t.stride()).copy_(t)
 

@@ -349,3 +349,31 @@ def test_a_layer_in_a_branch_without_gradients_that_writes_to_a_view():
     out, explain = attr.linearize(x)
     assert torch.equal(out, net(x))
     assert not explain(1).any()
+
+
+@needs_edges
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_a_sparse_view_beside_the_input():
+    """As an adjacency that is transposed: it has no strides."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3).double()
+
+        def forward(self, x, weight):
+            return torch.sparse.mm(weight, self.linear(x))
+
+    layer, x = Mixed(), torch.randn(4, 3, dtype=torch.float64)
+    csr = torch.eye(4, dtype=torch.float64).to_sparse_csr()
+
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x, csr.t())
+
+    expected = layer.linear(x).detach() * torch.tensor([0.0, 1.0, 0.0])
+    assert_close(fa.layer_gradient_x_activation(Graph(), "layer")(x, target=1), expected)
