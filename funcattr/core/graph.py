@@ -6,16 +6,19 @@ of them when the compiler first traces.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import uuid
 import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
 from torch.overrides import resolve_name
 
-from ..errors import FuncattrError
-from .private import CAN_COMPILE
+from ..errors import FuncattrError, HiddenSiteError, LayerError
+from .private import CAN_COMPILE, share_memory, version
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -92,3 +95,30 @@ def _is_torchs(value: Any) -> bool:
 def named(name: str) -> Any:
     """The object of that name."""
     return _lasting[name] if name in _lasting else _named[name]
+
+
+# How often a tensor was written to, which traced code cannot read. The nodes of its graph can, while
+# the compiler traces them, and refuse.
+_keys = itertools.count()
+_counts: dict[str, int | None] = {}
+
+
+@constant
+def new_key() -> str:
+    """A key for `note_writes`."""
+    return str(next(_keys))
+
+
+@node
+def note_writes(t: Tensor, key: str, *pair: Tensor) -> Tensor:
+    """Notes how often ``t`` was written to; where a pair is given, only if that shares memory."""
+    _counts[key] = version(t) if not pair or share_memory(*pair) else None
+    return torch.empty(0)
+
+
+@node
+def refuse_writes(t: Tensor, key: str, why: str, at_layer: bool) -> Tensor:
+    """Raises where ``t`` was written to since it was noted."""
+    if _counts[key] not in (None, version(t)):
+        raise (LayerError if at_layer else HiddenSiteError)(why)
+    return torch.empty(0)

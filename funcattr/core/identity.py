@@ -1,36 +1,77 @@
-"""What is known of tensors, by their identity."""
+"""What is known of tensors, by their identity, until they are written to."""
 
 from __future__ import annotations
 
 import weakref
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
+from .graph import new_key, note_writes, refuse_writes
 from .levels import compiling
+from .private import version
 
 T = TypeVar("T")
 
+_WRITTEN = (
+    "between two operations that rules put together, as a convolution and its batch norm, or a "
+    "gate and what it multiplies, the model writes to a tensor of one by a view or another name of "
+    "it, which compiled code cannot follow. Call the attribution without torch.compile, or write "
+    "x = ... out of place there."
+)
+
+
+class Entry(NamedTuple, Generic[T]):
+    """What is known of a tensor, and how often that and its base were written to by then."""
+
+    value: T
+    base: Tensor | None
+    own: int
+    bases: int
+
+
+class Traced(NamedTuple, Generic[T]):
+    """The same in traced code, which sees writes to the very tensor, and no counts.
+
+    Others (to a view of it) are noticed by nodes of the graph, under ``key``.
+    """
+
+    t: Tensor
+    value: T
+    base: Tensor | None
+    intact: bool
+    key: str
+
 
 class ByIdentity(Generic[T]):
-    """Maps tensors to values, for as long as they live. Code that is traced knows no identities."""
+    """Maps tensors to values, for as long as they live and nobody writes to them.
+
+    A value may rest on another tensor as well, its base.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Tensor], T]] = {}
-        self._traced: list[tuple[Tensor, T]] = []
+        self._known: dict[int, tuple[weakref.ref[Tensor], Entry[T]]] = {}
+        self._traced: list[Traced[T]] = []
 
-    def get(self, t: object) -> T | None:
-        """What was set last for this very tensor."""
+    def get(self, t: object) -> tuple[T, bool] | None:
+        """What was set last for this very tensor, and whether its base is as it was then."""
         if compiling():
-            found = [value for known, value in self._traced if known is t]
-            return found[-1] if found else None
-        known = self._known.get(id(t))
-        return known[1] if known is not None and known[0]() is t else None
+            return self._get_traced(t)
+        ref, entry = self._known.get(id(t), (None, None))
+        if ref is None or entry is None or not isinstance(t, Tensor) or ref() is not t:
+            return None
+        if version(t) != entry.own:
+            return None
+        return entry.value, entry.base is None or version(entry.base) == entry.bases
 
-    def set(self, t: Tensor, value: T) -> None:
+    def set(self, t: Tensor, value: T, base: Tensor | None = None) -> None:
         """Sets it."""
         if compiling():
-            self._traced.append((t, value))
+            name = new_key()
+            note_writes(t, name)
+            if base is not None:
+                note_writes(base, f"{name} base")
+            self._traced.append(Traced(t, value, base, True, name))
             return
         key, known = id(t), self._known
 
@@ -38,7 +79,25 @@ class ByIdentity(Generic[T]):
             if key in known and known[key][0] is dead:
                 del known[key]
 
-        known[key] = weakref.ref(t, gone), value
+        entry = Entry(value, base, version(t), 0 if base is None else version(base))
+        known[key] = weakref.ref(t, gone), entry
+
+    def _get_traced(self, t: object) -> tuple[T, bool] | None:
+        found = [entry for entry in self._traced if entry.t is t]
+        if not found:
+            return None
+        entry = found[-1]
+        refuse_writes(entry.t, entry.key, _WRITTEN, False)
+        if entry.base is not None and entry.intact:
+            refuse_writes(entry.base, f"{entry.key} base", _WRITTEN, False)
+        return entry.value, entry.intact
+
+    def written(self, t: Tensor) -> None:
+        """Is told of a call that writes to this very tensor."""
+        others = [entry for entry in self._traced if entry.t is not t]
+        self._traced = [
+            entry._replace(intact=False) if entry.base is t else entry for entry in others
+        ]
 
     def clear(self) -> None:
         """Forgets all."""

@@ -166,12 +166,12 @@ def left_behind(t: Any) -> bool:
     return isinstance(t, Tensor) and known is not None and known(t) == -2
 
 
-def unbatched(t: Tensor) -> Tensor:
-    """All of what ``t`` is one of, under ``torch.vmap``.
+def unbatched(t: Tensor, wrapped: Callable[[Tensor], bool] = is_batched) -> Tensor:
+    """All of what ``t`` is one of, under ``torch.vmap``; or what else it is ``wrapped`` by.
 
     Without it a ReLU that no rule reaches is not found in what runs under ``torch.vmap``.
     """
-    while is_batched(t):
+    while wrapped(t):
         t = _functorch.get_unwrapped(t)
     return t
 
@@ -191,6 +191,7 @@ def share_memory(a: Tensor, b: Tensor) -> bool:
     Without torch's answer that is so of a tensor and its views.
     """
     known = getattr(torch._C, "_is_alias_of", None)
+    a, b = unbatched(a, is_wrapped), unbatched(b, is_wrapped)
     return a is b or getattr(a, "_base", None) is b if known is None else bool(known(a, b))
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..core.levels import compiling
 from ..core.private import backward_under_modes, below_a_mode, grad_in_graph
+from ..errors import FuncattrError
 from ..operations.intercept import Intercept
 from ..operations.place import Pass
+from .unbroken import unbroken
 
 Tensors = Sequence[Tensor]
 # Tensors, or edges of autograd's graph.
@@ -51,6 +53,7 @@ class Backward:
         self._passing, self._mode, self._pulls = passing, mode, pulls
         self._outs, self._inputs, self._layers, self._acts = outs, inputs, layers, acts
 
+    @unbroken
     def __call__(
         self,
         cots: Sequence[Tensor | None],
@@ -59,6 +62,8 @@ class Backward:
         which: int,
     ) -> Pulled:
         """The cotangents of some inputs and layers, by the composite of this number."""
+        if compiling() and self._passing is not None:
+            torch._dynamo.graph_break()  # what was made outside of the graph is pulled there
         points = [self._inputs[i] for i in inputs]
         shapes = list(points)
         for i in layers:
@@ -85,7 +90,12 @@ class Backward:
         if not (reached and pairs):
             return [torch.zeros_like(t) for t in shapes]
         outs, some = [out for out, _ in pairs], [c for _, c in pairs]
-        assert self._passing is not None
+        if self._passing is None:
+            raise FuncattrError(
+                "what compiled code has linearized is differentiated outside of that, or behind "
+                "something that breaks the graph (a target, say). Compile both together with "
+                "fullgraph=True to see what, or call the attribution without torch.compile."
+            )
         create = torch.is_grad_enabled()
         if self._pulls is not None:
             self._pulls -= 1

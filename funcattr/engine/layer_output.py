@@ -19,6 +19,7 @@ from ..operations.composite import Composite
 from ..operations.operation import Args, Kwargs
 from .ruled import check_func
 from .run import Plan, run
+from .unbroken import unbroken
 
 __all__ = ["layer_output"]
 
@@ -70,6 +71,7 @@ class LayerOutput(Inside):
         """The layers, as the model is now."""
         return [tapped(self.func, layer) for layer in self.layers]
 
+    @unbroken
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         plans = [Plan(Composite(()), False)]
         if compiling():

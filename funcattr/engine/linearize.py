@@ -29,6 +29,7 @@ from ..targets import Index, Target
 from .backward import Backward, Points, Pulled
 from .hidden import refuse_checkpoint
 from .run import Plan, run
+from .unbroken import unbroken
 
 Tensors = Sequence[Tensor]
 
@@ -81,6 +82,7 @@ class Linearized:
         return replace(self, acts=acts, inputs=inputs, layers=layers, composites=composites)
 
 
+@unbroken
 def linearize(
     func: Callable[..., Any],
     plans: Sequence[Plan],
@@ -95,9 +97,8 @@ def linearize(
 ) -> Linearized:
     """Runs ``func`` once, ready to be differentiated by the chosen arguments and the layers.
 
-    ``pulls`` is how many times that will be pulled, None for any number: the last one frees what
-    it has passed, and a few gain nothing from sites that are there for the sake of speed. ``tape``
-    is as for `Intercept`.
+    ``pulls`` is how often that will be pulled, None for any number: the last one frees what it has
+    passed, and a few gain nothing from sites for speed. ``tape`` is as for `Intercept`.
     """
     values = tracked((args, kwargs))
     # Of a graph nobody can tell the sites which composite to follow: each has its own pass there.
@@ -116,9 +117,8 @@ def linearize(
     def backward(
         cots: Sequence[Tensor | None], inputs: Sequence[int], layers: Sequence[int], which: int
     ) -> Pulled:
-        if compiling():
-            return found[which][3](cots, inputs, layers, 0)
-        return found[0][3](cots, inputs, layers, which)
+        own, place = (found[which], 0) if len(found) > 1 else (found[0], which)
+        return own[3](cots, inputs, layers, place)
 
     return Linearized(
         whole(outs),

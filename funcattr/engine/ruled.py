@@ -18,6 +18,7 @@ from ..operations.composite import Composite, Row
 from ..operations.kinds.activation import ACTIVATIONS, SPELLINGS
 from ..operations.operation import Args, Kwargs
 from .run import Plan, run
+from .unbroken import unbroken
 
 __all__ = ["relu_rule", "with_rules"]
 
@@ -32,6 +33,7 @@ class Ruled(Inside):
     func: Callable[..., Any]
     plan: Plan
 
+    @unbroken
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if compiling():
             return run(self.func, [self.plan], args, kwargs)[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from ..core.edges import EDGES
-from ..core.graph import node
+from ..core.graph import new_key, note_writes, refuse_writes
 from ..core.layout import beside, twin
 from ..core.levels import compiling
 from ..core.private import is_view, share_memory, version
@@ -53,6 +53,8 @@ class Taps:
         # Pairs of what a layer got and its output, where that is a view of it, with how often each
         # was written to by then. What stands in the place of the output is no view.
         self._views: list[tuple[int, Tensor, int, Tensor, int]] = []
+        # What must not be written to later, in traced code, and what to say then.
+        self._noted: list[tuple[Tensor, str, str]] = []
         # What is itself the place of a derivative, and how often it was written to.
         self._places: list[tuple[int, Tensor, int]] = []
 
@@ -71,11 +73,15 @@ class Taps:
 
     def _visited(self, i: int, tensors: Sequence[Tensor], whole: Any) -> list[Tensor]:
         floats = [n for n, t in enumerate(tensors) if t.is_floating_point() or t.is_complex()]
+        place = f"the {'input' if self.at_input else 'output'} of layer {self.layers[i].name!r}"
         if not floats:
             came = ", ".join(str(t.dtype) for t in tensors) or type(whole).__name__
+            raise LayerError(f"{place} holds no float tensor to explain; it is {came}.")
+        sparse = [tensors[n].layout for n in floats if tensors[n].layout is not torch.strided]
+        if sparse:
             raise LayerError(
-                f"the {'input' if self.at_input else 'output'} of layer {self.layers[i].name!r} "
-                f"holds no float tensor to explain; it is {came}."
+                f"{place} holds a tensor of layout {sparse[0]}, of which there is no map; explain "
+                "another layer, or what goes out of the one before."
             )
         call = None if self._again else self.calls[i]
         self.calls[i] += 1
@@ -167,20 +173,29 @@ class Taps:
             out = forward(args[0].clone(), *args[1:], **kwargs)
             outs, unpack = pack(out)
             return args[0].copy_(unpack(self._visited(i, outs, out)))
-        out = self._guarded(i, pack((args, kwargs))[0], lambda: forward(*args, **kwargs))
+        given = pack((args, kwargs))[0]
+        out = self._guarded(i, given, lambda: forward(*args, **kwargs))
         outs, unpack = pack(out)
-        return unpack(self._visited(i, outs, out))
+        new = self._visited(i, outs, out)
+        for a, b, own in [(a, b, own) for a in given for b, own in zip(outs, new)]:
+            for t in (a, own):
+                self._noted.append((t, new_key(), _VIEW.format(self.layers[i].name)))
+                note_writes(t, self._noted[-1][1], a, b)
+        return unpack(new)
 
     def _guarded(self, i: int, given: Sequence[Tensor], forward: Callable[[], Any]) -> Any:
         """What ``forward`` returns, in traced code, where it must not write to its input."""
-        name = self.layers[i].name
-        for n, t in enumerate(given):
-            _note_writes(t, f"{name} {n}")
+        name, keys = self.layers[i].name, [new_key() for _ in given]
+        for t, key in zip(given, keys):
+            note_writes(t, key)
         out = forward()
         outs = pack(out)[0]
-        for n, t in enumerate(given):
+        way = "explain the output of the layer before it" if self.at_input else "set inplace = True"
+        for t, key in zip(given, keys):
             if self.at_input or any([o is t for o in outs]):
-                _refuse_writes(t, f"{name} {n}", name, self.at_input)
+                refuse_writes(t, key, _OWN.format(name, way), True)
+            if self.at_input:
+                self._noted.append((t, key, _LATER.format(name)))
         return out
 
     def watch(self, used: Any, func: Callable[..., Any] | None = None) -> None:
@@ -206,6 +221,8 @@ class Taps:
         ``escaped`` says that modules of the model ran by references that cannot be followed, and
         ``fused_at`` in which attention was one call.
         """
+        for t, key, why in self._noted:
+            refuse_writes(t, key, why, True)
         for i, t, count in self._places:
             if version(t) != count:
                 how = "a view, which the model" if EDGES else "what the layer or the model"
@@ -241,32 +258,22 @@ class Taps:
                     "in other places as well, which its derivative would miss. Explain the output "
                     "of the layer that it comes from, or an input that it depends on."
                 )
-        self._again, self._views, self._places = True, [], []
+        self._again, self._views, self._places, self._noted = True, [], [], []
         return chosen
+
+
+_WAY = "call the attribution without torch.compile."
+_OWN = "layer {!r} writes to its own input, which compiled code cannot follow; {}, or " + _WAY
+_LATER = (
+    "the model writes to what goes into layer {!r} later, which compiled code cannot follow; "
+    "explain the output of the layer before it, or " + _WAY
+)
+_VIEW = (
+    "layer {!r} gives a view of its own input (or that itself), and the model writes to one of "
+    "both, which compiled code cannot follow; choose the layer before or behind it, or " + _WAY
+)
 
 
 def _within(name: str, path: str) -> bool:
     """Whether a layer is a part of the module at ``path``."""
     return name.startswith(f"{path}.") or name.rpartition(".")[0] == path
-
-
-_writes: dict[str, int] = {}
-
-
-@node
-def _note_writes(t: Tensor, key: str) -> Tensor:
-    """Notes, while the compiler traces, how often ``t`` was written to."""
-    _writes[key] = version(t)
-    return torch.empty(0)
-
-
-@node
-def _refuse_writes(t: Tensor, key: str, name: str, at_input: bool) -> Tensor:
-    """Raises, while the compiler traces, where ``t`` was written to since."""
-    if version(t) != _writes.pop(key):
-        way = "explain the output of the layer before it" if at_input else "set its inplace = True"
-        raise LayerError(
-            f"layer {name!r} writes to its own input, which compiled code cannot follow; {way}, or "
-            "call the attribution without torch.compile."
-        )
-    return torch.empty(0)

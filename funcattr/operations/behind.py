@@ -19,6 +19,7 @@ from ..core.trees import leaves
 from ..errors import ArgumentError, FuncattrError
 from .fold import Mergeable
 from .kinds.activation import ELUS, Activation
+from .kinds.norm import Norm
 from .kinds.outcome import Outcome
 from .kinds.stand_in import StandIn, Whole
 from .operation import Args, Call, Kind, Kwargs, Operation
@@ -51,10 +52,30 @@ def behind(
         return out
     y = stand_in(mode, call, out, own)
     mode.note(call, own[0], y)
-    found = Mergeable.of(call, own, y)
+    found = Mergeable.of(call, own)
     if found is not None:
-        mode.outputs.set(y, found)
+        mode.outputs.set(y, found, call.x)
     return y
+
+
+def merged(
+    mode: Intercept,
+    call: Call,
+    own: Own,
+    func: Callable[..., Any],
+    args: Args,
+    kwargs: Kwargs,
+) -> Tensor | None:
+    """The output of a batch norm, if it is merged into the operation before it."""
+    before = mode.outputs.get(call.x) if isinstance(call.kind, Norm) else None
+    whole = None if before is None else before[0].with_norm(call, before[1])
+    if before is None or whole is None:
+        return None
+    ruled_by = before[0].own
+    rest = [None if rule is not None else one for rule, one in zip(ruled_by, own)]
+    out = behind(mode, call, rest, func, args, kwargs)
+    mode.note(call, ruled_by[0], out)
+    return stand_in(mode, whole, out, ruled_by)
 
 
 def stand_in(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .. import rules
 from ..core import layout
-from ..core.levels import compiling
 from ..core.private import unbatched, version
 from ..errors import MISUSED, ArgumentError, FuncattrError, first_line, short
 from .operation import Operation, Shape
@@ -62,7 +61,7 @@ def by_users(
 
 def _version(t: Tensor | None) -> int:
     t = None if t is None else unbatched(t)
-    return 0 if t is None or t.is_inference() or compiling() else version(t)
+    return 0 if t is None or t.is_inference() else version(t)
 
 
 def prepared_by(rule: rules.Rule | None, operation: Operation) -> Sequence[Tensor]:

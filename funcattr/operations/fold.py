@@ -16,14 +16,13 @@ from torch import Tensor
 
 from ..core import layout
 from ..core.contexts import raw
-from ..core.levels import compiling
 from ..core.private import is_wrapped, version, watched
-from ..errors import LayerError
+from ..errors import HiddenSiteError, LayerError
 from .kinds.convolution import Convolution
 from .kinds.linear import Dense, Linear, Matmul, along
 from .kinds.norm import Norm
 from .kinds.transposed import TransposedConvolution
-from .operation import Call, Shape
+from .operation import Args, Call, Kwargs, Shape
 from .place import Pass
 from .site import site
 
@@ -105,40 +104,41 @@ class Mergeable:
     """What is known of the output of a linear operation with rules, or of a copy of it.
 
     An ``explained`` one is what a layer's relevance is taken at; ``merged`` are the batch norms
-    that were merged into the operation, of all its outputs.
+    that were merged into the operation, of all its outputs. It is ``stale`` where the operation's
+    input was written to, which may happen before there is a norm.
     """
 
     call: Call
     own: Sequence[Any]
-    versions: tuple[int, ...]
     explained: bool
+    stale: bool
     merged: list[Call]
 
     @classmethod
-    def of(cls, call: Call, own: Sequence[Any], out: Tensor) -> Mergeable | None:
+    def of(cls, call: Call, own: Sequence[Any]) -> Mergeable | None:
         """That of this call, which came to ``out``; None where no norm can be merged into it."""
         own = [rule if getattr(rule, "merges", False) else None for rule in own]
         weighted = isinstance(call.kind, Linear) and call.kind.weighted
         if not weighted or not any([rule is not None for rule in own]):
             return None
-        return cls(call, own, _versions(out, call.x), False, [])
+        return cls(call, own, False, False, [])
 
-    def same(self, t: Tensor) -> bool:
-        """Whether neither its tensor ``t`` nor the operation's input was written to."""
-        return self.versions == _versions(t, self.call.x)
-
-    def copied(self, new: Tensor, explained: bool = False) -> Mergeable:
-        """That of a copy."""
+    def copied(self, explained: bool, intact: bool) -> Mergeable:
+        """That of a copy; ``intact`` says that the operation's input is as it was."""
         if explained and self.merged:
             raise LayerError(_EXPLAINED)
-        versions = _versions(new, self.call.x)
-        return replace(self, versions=versions, explained=explained or self.explained)
+        stale = self.stale or not intact
+        return replace(self, explained=explained or self.explained, stale=stale)
 
-    def with_norm(self, call: Call) -> Call | None:
-        """Both as one linear operation, if ``call`` is a batch norm of just that output."""
+    def with_norm(self, call: Call, intact: bool) -> Call | None:
+        """Both as one linear operation, if ``call`` is a batch norm of just that output.
+
+        Raises:
+            HiddenSiteError: what goes into the operation is no more, since it was written to.
+        """
         before, kind = self.call, self.call.kind
         assert isinstance(kind, (Dense, Matmul, Convolution, TransposedConvolution))
-        if not isinstance(call.kind, Norm) or not self.same(call.x):
+        if not isinstance(call.kind, Norm):
             return None
         # A norm is over dim 1, which has to be that of the weight's outputs.
         dims = 0 if isinstance(kind, (Dense, Matmul)) else len(kind.stride)
@@ -153,6 +153,11 @@ class Mergeable:
             return None
         if self.explained:
             raise LayerError(_EXPLAINED)
+        if self.stale or not intact:
+            raise HiddenSiteError(
+                f"the model writes to what goes into {before.spelling} between that and its batch "
+                "norm, which rules merge into it. Write x = x + ... in the place of x += ... there."
+            )
         moved = (-mean if bias is None else bias - mean) * scale
         tensors = (weight, moved if shift is None else moved + shift)
         self.merged.append(call)
@@ -165,11 +170,16 @@ _EXPLAINED = (
 )
 
 
-def _versions(*tensors: Tensor) -> tuple[int, ...]:
-    return () if compiling() else tuple(map(version, tensors))
-
-
 def writes(func: Any) -> bool:
     """Whether a torch function writes to a tensor, as far as its name says."""
     name = str(getattr(func, "__name__", ""))
     return name.endswith("_") and (not name.endswith("__") or name == "__setitem__")
+
+
+def written_by(func: Any, args: Args, kwargs: Kwargs) -> Tensor | None:
+    """The tensor that a call writes to, as far as names say; dropout may write nothing."""
+    name, out = str(getattr(func, "__name__", "")), kwargs.get("out")
+    in_place = writes(func) or kwargs.get("inplace") is True
+    if in_place and "dropout" not in name and name != "requires_grad_":
+        out = args[0] if args else kwargs.get("input")
+    return out if isinstance(out, Tensor) else None

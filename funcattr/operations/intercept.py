@@ -16,10 +16,9 @@ from ..core.identity import ByIdentity
 from ..core.layout import ambiguous
 from ..core.levels import compiling
 from ..core.private import is_view, saved_tensors_are_hooked
-from ..errors import HiddenSiteError
-from .behind import behind, collect, compared, elsewhere, of_two, overwrite, stand_in
+from .behind import behind, collect, compared, elsewhere, merged, of_two, overwrite
 from .composite import Composite, among
-from .fold import Convolved, Mergeable, writes
+from .fold import Convolved, Mergeable, written_by
 from .kinds import activation, convolution, norm
 from .kinds.activation import Activation
 from .kinds.outcome import Outcome
@@ -31,7 +30,7 @@ from .origins.origin import Origins
 from .place import Met, Pass
 from .site import site
 from .tape import Tape
-from .watched import WATCHED, Functions, watched
+from .watched import WATCHED, Functions, in_a_function, watched
 from .where import Before
 
 COMPILED = frozenset(("activation", "convolution", "norm", "group_norm", "mean"))
@@ -100,6 +99,8 @@ class Intercept(TorchFunctionMode):
         self._opens = not self.groups.isdisjoint(("linear", "deviation"))
         self._convolved: Convolved | None = None
         self.outputs: ByIdentity[Mergeable] = ByIdentity()
+        self.known: list[ByIdentity[Any]] = [self.outputs]
+        self.known += [] if self.origins is None else [self.origins.known]
         # For each composite, the kinds that have run, and the whole modules that are one operation.
         self._before = [Before(self._functions) for _ in composites]
         self.within = [0 for _ in composites]
@@ -125,8 +126,6 @@ class Intercept(TorchFunctionMode):
             self.watch((args, kwargs), func)
         if func is torch.Tensor.clone and self.outputs.get(args[0]) is not None:
             return self._copied(args[0], func(*args, **kwargs))
-        if compiling() and writes(func):
-            self.outputs.clear()
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._functions.inside)
         args, kwargs = in_order(func, args, kwargs) if kwargs else (args, kwargs)
@@ -139,6 +138,14 @@ class Intercept(TorchFunctionMode):
 
     def routed(self, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of a torch function, by what kind of operation it is."""
+        out = self._routed(func, args, kwargs)
+        written = written_by(func, args, kwargs) if compiling() else None
+        if written is not None:
+            for known in self.known:
+                known.written(written)
+        return out
+
+    def _routed(self, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         first = self._once and convolution.few_inputs(func, args)
         if first or GROUP_OF.get(func) in self.groups:
             call = CALLS[func](func, args, kwargs, self.depends)
@@ -172,8 +179,9 @@ class Intercept(TorchFunctionMode):
 
     def _copied(self, old: Tensor, new: Tensor, explained: bool = False) -> Tensor:
         found = self.outputs.get(old)
-        if found is not None and found.same(old):
-            self.outputs.set(new, found.copied(new, explained))
+        if found is not None:
+            mergeable = found[0].copied(explained, found[1])
+            self.outputs.set(new, mergeable, mergeable.call.x)
         return new
 
     def finish(self) -> None:
@@ -202,20 +210,10 @@ class Intercept(TorchFunctionMode):
         if self.collected is not None:
             return collect(self.collected, call, own[0], func, args, kwargs)
         if ruled and self._functions.inside and self.strict:
-            where = f" in {self.where!r}" if self.where else ""
-            raise HiddenSiteError(
-                f"an autograd.Function{where} calls {call.spelling} in its forward, and has a "
-                "backward of its own, where no rule can reach. Use plain torch functions in its "
-                "place (and checkpoints with use_reentrant=False), or pass require_match=False to "
-                "differentiate through it as it is."
-            )
-        before = self.outputs.get(call.x) if isinstance(call.kind, norm.Norm) else None
-        merged = None if before is None else before.with_norm(call)
-        if before is not None and merged is not None:
-            rest = [None if rule is not None else one for rule, one in zip(before.own, own)]
-            out = behind(self, call, rest, func, args, kwargs)
-            self.note(call, before.own[0], out)
-            return stand_in(self, merged, out, before.own)
+            raise in_a_function(self, call)
+        y = merged(self, call, own, func, args, kwargs)
+        if y is not None:
+            return y
         y = of_several(self, call, own, func, args, kwargs) if call.operands else None
         if y is not None:
             self.note(call, own[0] if own else None, y)

@@ -178,6 +178,17 @@ def _without_rule(mode: Intercept, func: Callable[..., Any], args: Args, kwargs:
         mode.note(call)
 
 
+def in_a_function(mode: Intercept, call: Call) -> HiddenSiteError:
+    """The error of a call with a rule inside of an ``autograd.Function``."""
+    where = f" in {mode.where!r}" if mode.where else ""
+    return HiddenSiteError(
+        f"an autograd.Function{where} calls {call.spelling} in its forward, and has a backward of "
+        "its own, where no rule can reach. Use plain torch functions in its place (and checkpoints "
+        "with use_reentrant=False), or pass require_match=False to differentiate through it as it "
+        "is."
+    )
+
+
 def _factors(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> list[Sequence[Tensor]]:
     """The tensors that a call multiplies with each other; those of one factor are added."""
     if func is F.embedding_bag:  # the vectors of ids, weighed

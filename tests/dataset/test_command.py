@@ -135,6 +135,7 @@ def test_a_method_that_there_is_not(tmp_path, capsys):
 
 
 def test_the_module(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "funcattr.__main__", raising=False)  # which runpy warns of
     monkeypatch.setattr(sys, "argv", ["funcattr", "status", "nowhere"])
     with pytest.raises(SystemExit) as raised:
         runpy.run_module("funcattr", run_name="__main__")

@@ -112,5 +112,8 @@ def plain_torch(case, name):
         vmap(lambda p: pulled(shapes, p))({n: torch.stack([p, p]) for n, p in own.items()})
     elif name == "batches":
         vmap(lambda *xs: pulled(xs))(*(torch.stack([t, t]) for t in shapes))
+    elif name == "compiled":
+        torch.compiler.reset()
+        torch.compile(lambda *xs: pulled(xs), backend="aot_eager")(*shapes)
     else:
         pulled(shapes)

@@ -127,7 +127,8 @@ class Tap:
     """What a layer gives, or gets, with its gradient: ``calls`` has ``[gradient, value]`` of each.
 
     A tensor's hook is told the gradient of the value that it has now, all its readers counted, also
-    where it is overwritten later. Not so that of a view, which is written to through its base.
+    where it is overwritten later. Not so that of a view, which is written to through its base: the
+    node that made the view is asked, and the layer writes to a copy.
     """
 
     def __init__(self, at_input):
@@ -137,19 +138,30 @@ class Tap:
         """The forward pass is over; what a checkpoint does again is none of ours."""
         self.over = True
         if any(t._version != version for t, version in self.views):
-            raise Unsaid("what goes into a layer is a view, and is written to")
+            raise Unsaid("what goes into a layer is a view, and the model writes to it later")
 
     def on(self, module):
         self.in_place, self.module = getattr(module, "inplace", False), module
+        if self.in_place:
+            self.own = module.forward
+            module.forward = self.on_a_copy if self.at_input else self.instead
+            return self
         if self.at_input:
             return module.register_forward_pre_hook(self.before, with_kwargs=True)
-        if self.in_place:
-            self.own, module.forward = module.forward, self.instead
-            return self
         return module.register_forward_hook(self.after)
 
     def remove(self):
         del self.module.forward
+
+    def on_a_copy(self, x):
+        if self.over:
+            return self.own(x)
+        x = self.seen(x)
+        if not x._is_view():
+            return self.own(x)
+        x.copy_(self.own(x.clone()))
+        self.views = [(t, t._version if t is x else v) for t, v in self.views]
+        return x
 
     def instead(self, x):
         if self.over:
@@ -162,11 +174,7 @@ class Tap:
         return x.copy_(Probe.apply(y, entry))
 
     def before(self, module, args, kwargs):
-        if self.over:
-            return None
-        if self.in_place and args[0]._is_view():
-            raise Unsaid("what goes into a layer that works in place on a view")
-        return self.seen((args, kwargs))
+        return None if self.over else self.seen((args, kwargs))
 
     def after(self, module, args, out):
         return None if self.over else self.seen(out)
@@ -184,8 +192,10 @@ class Tap:
             if t.requires_grad and t._is_view():
                 if self.at_input:
                     self.views.append((t, t._version))
-                else:
-                    t = flat[i] = Probe.apply(t, entry)
+                    told_by_node(t, entry)
+                    call.append(entry)
+                    continue
+                t = flat[i] = Probe.apply(t, entry)
             if t.requires_grad:
                 # A write to another view leaves this one's node stale until it is read, and torch
                 # 2.13 dies of a hook on such a view.
@@ -194,6 +204,17 @@ class Tap:
             call.append(entry)
         self.calls.append(call)
         return tree_unflatten(flat, spec)
+
+
+def told_by_node(t, entry):
+    """The gradient of what ``t`` is now goes into ``entry``, from the node that made it."""
+    place = t.output_nr
+
+    def note(gradients):
+        if gradients[place] is not None:
+            entry[0] = gradients[place].clone()
+
+    t.grad_fn.register_prehook(note)
 
 
 def gradients(value, leaves):

@@ -20,6 +20,7 @@ from fuzz import (
 )
 from fuzz.campaign import shrunk
 from fuzz.case import RULES, Case, Tally
+from fuzz.compiled import compiled
 from fuzz.judge import check
 from fuzz.linear_oracle import STEADY
 from fuzz.relevance_check import LINEAR_RULES
@@ -149,3 +150,11 @@ def test_the_oracle_at_a_layer_by_hand(at_input):
         later = after.detach().requires_grad_()
         net.head(later + net.body[0].lin(later))[:, 1].sum().backward()
         torch.testing.assert_close((g, a), (later.grad, later.detach()))
+
+
+@pytest.mark.compiled
+def test_a_network_that_breaks_the_compilers_graph():
+    """Its forward pass was compiled in pieces, and pulled by Python: an AssertionError."""
+    tally = Tally()
+    check(draw(Random(20009)), tally, [compiled])
+    assert (tally.right, tally.wrong) == (1, [])

@@ -377,3 +377,6 @@ def test_a_sparse_view_beside_the_input():
 
     expected = layer.linear(x).detach() * torch.tensor([0.0, 1.0, 0.0])
     assert_close(fa.layer_gradient_x_activation(Graph(), "layer")(x, target=1), expected)
+    attr = fa.layer_gradient_x_activation(Graph(), "layer", attribute_to_layer_input=True)
+    with pytest.raises(fa.LayerError, match="sparse_csc, of which there is no map"):
+        attr(x, target=1)

@@ -87,19 +87,16 @@ class Origins:
     """The origins of the tensors that a forward pass has made."""
 
     def __init__(self) -> None:
-        self._known: ByIdentity[tuple[Origin, int, int]] = ByIdentity()
+        self.known: ByIdentity[Origin] = ByIdentity()
         #: The paths of modules with norms that are known, and where there may be others: the path,
         #: what was called, and the composites for which it is inside of a whole module.
         self.normed: set[str] = set()
         self.odd: list[tuple[str, str, tuple[int, ...]]] = []
 
     def of(self, t: Tensor) -> Origin:
-        """The origin of ``t``, if neither that nor its root was written to since."""
-        found = self._known.get(t)
-        if found is None:
-            return _UNKNOWN
-        origin, own, roots = found
-        return origin if own == _version(t) and roots == _version(origin.root) else _UNKNOWN
+        """The origin of ``t``, if that was not written to since; without a root that was."""
+        origin, intact = self.known.get(t) or (_UNKNOWN, True)
+        return origin if intact else origin._replace(root=None, curved=False, passed=False)
 
     def replaced(self, old: Tensor, new: Tensor) -> None:
         """Is told that the model gets ``new`` in the place of ``old``, a layer's output.
@@ -112,10 +109,10 @@ class Origins:
 
     def finish(self) -> None:
         """Lets go of all tensors."""
-        self._known.clear()
+        self.known.clear()
 
     def _note(self, t: Tensor, origin: Origin) -> None:
-        self._known.set(t, (origin, _version(t), _version(origin.root)))
+        self.known.set(t, origin, origin.root)
 
     def called(self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call of the model's, with what follows from where its arguments came from."""

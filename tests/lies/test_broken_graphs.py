@@ -1,0 +1,56 @@
+"""A model that breaks the compiler's graph: its attributions are Python's, not half of each."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import funcattr as fa
+
+
+class Broken(nn.Module):
+    """Dynamo cannot trace ``Tensor.unflatten`` under a mode; what comes before it, it can."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.split, self.head = nn.Unflatten(1, (2, 2)), nn.Linear(64, 3)
+
+    def forward(self, x):
+        h = self.split(self.norm(self.conv(x)).relu_())
+        return self.head((h * torch.sigmoid(h)).flatten(1))
+
+
+METHODS = {
+    "attn_lrp": lambda net: fa.lrp(net, fa.composites.attn_lrp()),
+    "input": lambda net: fa.layer_gradient_x_activation(net, "norm", attribute_to_layer_input=True),
+}
+
+
+@pytest.mark.compiled
+@pytest.mark.filterwarnings("ignore::UserWarning")  # what the compiler remarks
+@pytest.mark.parametrize("name", METHODS)
+def test_the_maps_are_those_of_python(name):
+    """Of other such networks pieces were compiled: tests/fuzz has one."""
+    net = Broken().double().eval().requires_grad_(False)
+    x, attr = torch.randn(2, 2, 4, 4, dtype=torch.float64), METHODS[name](net)
+    torch.compiler.reset()
+    code = torch.compile(attr, backend="aot_eager")
+    for target in (1, 2):
+        assert_close(code(x, target=target), attr(x, target=target))
+
+
+@pytest.mark.compiled
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_function_around_them():
+    net = Broken().double().eval().requires_grad_(False)
+    attr = METHODS["attn_lrp"](net)
+    ruled = fa.with_rules(net, fa.composites.epsilon_plus())
+
+    def both(x):
+        x = x * 2
+        return attr(x, target=1).abs().sum() + ruled(x).sum()
+
+    x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
+    torch.compiler.reset()
+    assert_close(torch.compile(both, backend="aot_eager")(x), both(x))
