@@ -97,8 +97,8 @@ def named(name: str) -> Any:
     return _lasting[name] if name in _lasting else _named[name]
 
 
-# How often a tensor was written to, which traced code cannot read. The nodes of its graph can, while
-# the compiler traces them, and refuse.
+# How often a tensor was written to, which traced code cannot read. The nodes of its graph can,
+# while the compiler traces them, and refuse.
 _keys = itertools.count()
 _counts: dict[str, int | None] = {}
 
