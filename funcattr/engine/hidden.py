@@ -155,13 +155,16 @@ def refuse_norms(func: Func, composite: Composite, number: int, origins: Origins
 
 
 def refuse_kernels(func: Func, composite: Composite, graph: Iterable[Any]) -> None:
-    """Raises where an autograd.Function may hide attention, or a norm."""
+    """Raises where an autograd.Function, or a registered operator, may hide attention or a norm."""
     if "attention" not in composite.kinds():
         return
     for node in graph:
         own = getattr(type(node), "_forward_cls", None)
-        # Torch makes classes of its own of all Functions that run under a transform.
-        if own is None or own.__module__.partition(".")[0] in ("funcattr", "torch"):
+        # Torch makes classes of its own of all Functions that run under a transform, and of the
+        # derivatives of operators that others register.
+        module = "" if own is None else own.__module__
+        registered = module.startswith("torch._library.")
+        if own is None or (module.partition(".")[0] in ("funcattr", "torch") and not registered):
             continue
         raise HiddenSiteError(
             f"the forward pass of {_name(func)} has {node.name()} in autograd's graph, a kernel "

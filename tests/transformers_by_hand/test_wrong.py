@@ -1,5 +1,7 @@
 """What cannot be explained is refused, by what it is and where."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -260,3 +262,32 @@ def test_norms_by_name_that_are_none(composite):
     rms = [nn.RMSNorm(8)] if hasattr(nn, "RMSNorm") else []  # since torch 2.4
     for inner in (FrozenNorm(), Normed(), nn.BatchNorm1d(8).eval(), *rms):
         assert explained(of(inner), X, composite).isfinite().all()
+
+
+@pytest.mark.skipif(not hasattr(torch.library, "custom_op"), reason="since torch 2.4")
+@pytest.mark.parametrize("composite", [ATTN, CP])
+def test_a_registered_operator_that_may_hide_attention(composite):
+    """As newer kernels are; it took its own derivative without a word."""
+    with pytest.raises(fa.NoSiteError, match=r"flash.* may hide attention"):
+        fa.lrp(of(Operator(flash())), composite)(X, target=1)
+
+
+@functools.cache
+def flash():
+    """An operator; its name is that of all the process."""
+
+    def kernel(x: torch.Tensor) -> torch.Tensor:
+        return x / x.square().mean(-1, keepdim=True).sqrt()
+
+    made = torch.library.custom_op("funcattr_tests::flash", mutates_args=())(kernel)
+    made.register_autograd(lambda ctx, g: g)
+    return made
+
+
+class Operator(nn.Module):
+    def __init__(self, flash):
+        super().__init__()
+        self.flash = flash
+
+    def forward(self, x):
+        return F.gelu(self.flash(x))
