@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
@@ -21,23 +21,23 @@ _WRITTEN = (
 )
 
 
-class Entry(NamedTuple, Generic[T]):
+class Entry(NamedTuple):
     """What is known of a tensor, and how often that and its base were written to by then."""
 
-    value: T
+    value: Any
     base: Tensor | None
     own: int
     bases: int
 
 
-class Traced(NamedTuple, Generic[T]):
+class Traced(NamedTuple):
     """The same in traced code, which sees writes to the very tensor, and no counts.
 
     Others (to a view of it) are noticed by nodes of the graph, under ``key``.
     """
 
     t: Tensor
-    value: T
+    value: Any
     base: Tensor | None
     intact: bool
     key: str
@@ -50,8 +50,8 @@ class ByIdentity(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[Tensor], Entry[T]]] = {}
-        self._traced: list[Traced[T]] = []
+        self._known: dict[int, tuple[weakref.ref[Tensor], Entry]] = {}
+        self._traced: list[Traced] = []
 
     def get(self, t: object) -> tuple[T, bool] | None:
         """What was set last for this very tensor, and whether its base is as it was then."""

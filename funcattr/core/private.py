@@ -23,6 +23,9 @@ CAN_COMPILE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 
 T = TypeVar("T")
 _functorch: Any = getattr(torch._C, "_functorch", None)
+_others = itertools.count()
+#: The module of the derivatives of operators that others register; without it none is refused.
+OPERATORS = "torch._library."
 
 # Whether a transform of torch.func is under way, in this thread. Without it (torch before 2.1)
 # every call is made as if one were, which is right, and slower.
@@ -202,9 +205,6 @@ def version(t: Tensor) -> int:
     """
     count: Any = getattr(t, "_version", None)
     return next(_others) if count is None else int(count)
-
-
-_others = itertools.count()
 
 
 def watched(t: Tensor) -> bool:

@@ -83,6 +83,12 @@ class Backward:
                 return [torch.zeros_like(t) for t in shapes]
             outs, some = [out for out, _ in pairs], [c for _, c in pairs]
             return grad_in_graph(outs, points, some)
+        if self._passing is None:
+            raise FuncattrError(
+                "what compiled code has linearized is differentiated outside of that, or behind "
+                "something that breaks the graph (a target, say). Compile both together with "
+                "fullgraph=True to see what, or call the attribution without torch.compile."
+            )
         reached = [p for p in points if not isinstance(p, Tensor) or p.requires_grad]
         pairs = [
             (out, c) for out, c in zip(self._outs, cots) if out.requires_grad and c is not None
@@ -90,12 +96,6 @@ class Backward:
         if not (reached and pairs):
             return [torch.zeros_like(t) for t in shapes]
         outs, some = [out for out, _ in pairs], [c for _, c in pairs]
-        if self._passing is None:
-            raise FuncattrError(
-                "what compiled code has linearized is differentiated outside of that, or behind "
-                "something that breaks the graph (a target, say). Compile both together with "
-                "fullgraph=True to see what, or call the attribution without torch.compile."
-            )
         create = torch.is_grad_enabled()
         if self._pulls is not None:
             self._pulls -= 1

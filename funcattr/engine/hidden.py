@@ -11,6 +11,7 @@ import torch
 import torch.utils.checkpoint
 
 from ..core.edges import reaches
+from ..core.private import OPERATORS
 from ..errors import FuncattrError, HiddenSiteError, NoMatchError
 from ..models.functional import module_of, takes_parameters
 from ..operations.composite import Composite
@@ -163,7 +164,7 @@ def refuse_kernels(func: Func, composite: Composite, graph: Iterable[Any]) -> No
         # Torch makes classes of its own of all Functions that run under a transform, and of the
         # derivatives of operators that others register.
         module = "" if own is None else own.__module__
-        registered = module.startswith("torch._library.")
+        registered = module.startswith(OPERATORS)
         if own is None or (module.partition(".")[0] in ("funcattr", "torch") and not registered):
             continue
         raise HiddenSiteError(

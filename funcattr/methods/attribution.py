@@ -17,6 +17,7 @@ from ..engine.linearize import Linearized, linearize
 from ..engine.output import Output, Part, check_part
 from ..engine.ruled import Ruled, check_func
 from ..engine.run import Plan
+from ..engine.unbroken import unbroken
 from ..errors import ArgumentError, FuncattrError, short
 from ..models.arguments import Argnums, Chosen
 from ..models.embeddings import Embedded, OverEmbeddings
@@ -267,6 +268,7 @@ class Attribution:
         """All but compiled code, which cannot be pickled and is made again."""
         return {**self.__dict__, "compiled": {}}
 
+    @unbroken
     def __call__(self, *args: Any, target: Target = None, **kwargs: Any) -> Any:
         """The maps for ``target``: ``self.linearize(*args, **kwargs)[1](target)``.
 

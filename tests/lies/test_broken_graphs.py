@@ -6,6 +6,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import funcattr as fa
+from funcattr.engine.backward import Backward
+
+X = torch.ones(2)
 
 
 class Broken(nn.Module):
@@ -54,3 +57,24 @@ def test_a_function_around_them():
     x = torch.randn(2, 2, 4, 4, dtype=torch.float64)
     torch.compiler.reset()
     assert_close(torch.compile(both, backend="aot_eager")(x), both(x))
+
+
+@pytest.mark.compiled
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_target_that_breaks_it():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    attr, x = fa.rule_backprop(net, fa.rules.guided), torch.randn(2, 4, dtype=torch.float64)
+
+    def target(out):
+        torch._dynamo.graph_break()
+        return out[:, 1]
+
+    torch.compiler.reset()
+    assert_close(torch.compile(attr, backend="aot_eager")(x, target=target), attr(x, target=1))
+
+
+@pytest.mark.compiled
+def test_what_compiled_code_has_linearized_stays_there():
+    """Pulled by Python it would have no graph."""
+    with pytest.raises(fa.FuncattrError, match="what compiled code has linearized"):
+        Backward(None, None, None, [X], [X], [], [])([X], [0], [], 0)
