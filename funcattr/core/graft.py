@@ -14,11 +14,13 @@ from .private import pushed
 
 
 @node
-def graft(value: Tensor, x: Tensor, anchor: Tensor | None = None, *, last: bool = True) -> Tensor:
+def graft(
+    value: Tensor, x: Tensor, anchor: Tensor | None = None, *, last: bool | None = None
+) -> Tensor:
     """A copy of ``value`` with the derivative of ``x``, a tensor of the same shape.
 
     It is differentiable at the level of ``anchor`` as well, whose cotangent it leaves alone.
-    ``last`` says in which layouts the cotangent of ``x`` may be, see `unambiguous`.
+    ``last`` says in which layouts the cotangent of ``x`` may be, see `unambiguous`; None is any.
     """
     out: Tensor = apply(_Graft, last, value, x, anchor)
     return out
@@ -28,7 +30,7 @@ class _Graft(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(last: bool, value: Tensor, x: Tensor, anchor: Tensor | None) -> Tensor:
+    def forward(last: bool | None, value: Tensor, x: Tensor, anchor: Tensor | None) -> Tensor:
         return value.clone()
 
     @staticmethod
@@ -37,7 +39,7 @@ class _Graft(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[None, None, Tensor, None]:
-        return None, None, unambiguous(g, ctx.last), None
+        return None, None, g if ctx.last is None else unambiguous(g, ctx.last), None
 
     @staticmethod
     def jvp(ctx: Any, _: Any, __: Any, t: Tensor | None, ___: Any) -> Tensor | None:

@@ -177,8 +177,8 @@ def _attributions(asked: Asked) -> tuple[dict[str, Attribution], Attribution]:
     for name, each in names.items():
         if not isinstance(each, Attribution):
             raise ArgumentError(
-                "attr is an Attribution (funcattr.guided_backprop(model), say) or a dict of them "
-                f"by name; got {short(each)}."
+                "attr is an Attribution (funcattr.guided_backprop(model), say; compile=True takes "
+                f"the place of torch.compile(attr)) or a dict of them by name; got {short(each)}."
             )
         if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
             raise ArgumentError(

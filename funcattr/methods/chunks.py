@@ -49,7 +49,8 @@ class Sweep:
         if not isinstance(attr, Attribution):
             raise ArgumentError(
                 "attr is an Attribution (funcattr.guided_backprop(model), say; several go in "
-                f"funcattr.bundle); got a {type(attr).__name__}."
+                "funcattr.bundle, and compile=True takes the place of torch.compile(attr)); got a "
+                f"{type(attr).__name__}."
             )
         self.attr, self.args, self.kwargs = attr, args, kwargs
         self.reduce = reduce

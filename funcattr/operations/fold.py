@@ -1,8 +1,8 @@
 """A convolution and the batch norm of its output as one operation.
 
 For many cotangents the norm's scale goes into the convolution's weight, once for all of them, which
-spares a pass over memory for each (1.07 of the time on ResNet-18, 1.15 on EfficientNet-Lite0:
-``benchmarks``, parts/efficientnet_lite0).
+spares a pass over memory for each (1.07 of the time on ResNet-18, 1.05 to 1.26 on
+EfficientNet-Lite0: ``benchmarks``, parts/efficientnet_lite0).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Mergeable:
 
     @classmethod
     def of(cls, call: Call, own: Sequence[Any]) -> Mergeable | None:
-        """That of this call, which came to ``out``; None where no norm can be merged into it."""
+        """That of this call; None where no norm can be merged into it."""
         own = [rule if getattr(rule, "merges", False) else None for rule in own]
         weighted = isinstance(call.kind, Linear) and call.kind.weighted
         if not weighted or not any([rule is not None for rule in own]):
@@ -131,15 +131,14 @@ class Mergeable:
         return replace(self, explained=explained or self.explained, stale=stale)
 
     def with_norm(self, call: Call, intact: bool) -> Call | None:
-        """Both as one linear operation, if ``call`` is a batch norm of just that output.
+        """Both as one linear operation, if ``call``, a batch norm of just that output, can be merged.
 
         Raises:
             HiddenSiteError: what goes into the operation is no more, since it was written to.
         """
         before, kind = self.call, self.call.kind
         assert isinstance(kind, (Dense, Matmul, Convolution, TransposedConvolution))
-        if not isinstance(call.kind, Norm):
-            return None
+        assert isinstance(call.kind, Norm)
         # A norm is over dim 1, which has to be that of the weight's outputs.
         dims = 0 if isinstance(kind, (Dense, Matmul)) else len(kind.stride)
         if call.x.dim() != dims + 2:
