@@ -131,7 +131,7 @@ class Mergeable:
         return replace(self, explained=explained or self.explained, stale=stale)
 
     def with_norm(self, call: Call, intact: bool) -> Call | None:
-        """Both as one linear operation, if ``call``, a batch norm of just that output, can be merged.
+        """Both as one linear operation, if ``call``, a batch norm of that output, can be merged.
 
         Raises:
             HiddenSiteError: what goes into the operation is no more, since it was written to.
