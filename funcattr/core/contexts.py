@@ -136,3 +136,10 @@ def no_autocast(tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
     except TypeError:  # before torch 2.4
         on = torch.is_autocast_cpu_enabled() if device == "cpu" else torch.is_autocast_enabled()
     return torch.autocast(device, enabled=False) if on else contextlib.nullcontext()
+
+
+def autocast_dtype(device: torch.device) -> str | None:
+    """The type that torch.autocast has products computed in; None where it is not on."""
+    one = torch.ones(1, 1, dtype=torch.float32, device=device)
+    found = torch.mm(one, one).dtype
+    return None if found is one.dtype else str(found)

@@ -1,4 +1,4 @@
-"""What is known of tensors, by their identity, until they are written to."""
+"""What is known of tensors, by their identity, and what is read in the place of some."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from torch import Tensor
 from .graph import new_key, note_writes, refuse_writes
 from .levels import compiling
 from .private import version
+from .trees import pack
 
 T = TypeVar("T")
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 _WRITTEN = (
     "between two operations that rules put together, as a convolution and its batch norm, or a "
@@ -103,3 +106,62 @@ class ByIdentity(Generic[T]):
         """Forgets all."""
         self._known.clear()
         self._traced.clear()
+
+
+class Stands:
+    """Tensors in the place of others, wherever these are read.
+
+    A derivative at a layer is taken at a tensor that is put in the place of its output. Who kept
+    the output aside (a forward hook, the layer itself) and reads it later is to read that one, too.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: dict[int, tuple[Tensor, Tensor]] = {}  # by the identity of the first
+        self._traced: list[tuple[Tensor, Tensor]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs or self._traced)
+
+    def put(self, old: Tensor, new: Tensor) -> None:
+        """Puts ``new`` in the place of ``old``, and of what ``old`` stands for."""
+        if old is new:
+            return
+        if compiling():  # where a tensor has no identity but ``is``
+            pairs = [(a, new if b is old else b) for a, b in self._traced if a is not old]
+            self._traced = [*pairs, (old, new)]
+            return
+        for a, b in list(self._pairs.values()):
+            if b is old:
+                self._pairs[id(a)] = a, new
+        self._pairs.pop(id(new), None)  # a layer that writes in place gives what it got
+        self._pairs[id(old)] = old, new
+
+    def arguments(self, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """The arguments to go on with."""
+        if any(map(self._among, args)):
+            args = tuple(map(self._instead, args))
+        if kwargs and any(map(self._among, kwargs.values())):
+            kwargs = {name: self._instead(value) for name, value in kwargs.items()}
+        return args, kwargs
+
+    def returned(self, out: Any) -> Any:
+        """What the model returns."""
+        tensors, unpack = pack(out)
+        others = list(map(self._instead, tensors))
+        return unpack(others) if any([a is not b for a, b in zip(tensors, others)]) else out
+
+    def _among(self, value: Any) -> bool:
+        if type(value) is list or type(value) is tuple:
+            return any(map(self._among, value))
+        return isinstance(value, Tensor) and self._of(value) is not value
+
+    def _instead(self, value: Any) -> Any:
+        if type(value) is list or type(value) is tuple:
+            return type(value)(map(self._instead, value))
+        return self._of(value) if isinstance(value, Tensor) else value
+
+    def _of(self, t: Tensor) -> Tensor:
+        if compiling():
+            found = [new for old, new in self._traced if old is t]
+            return found[0] if found else t
+        return self._pairs[id(t)][1] if id(t) in self._pairs else t

@@ -21,6 +21,13 @@ from ..operations.composite import Composite
 
 __all__ = ["Description", "digest_of"]
 
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")  # what they return goes on
+_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
+# The values that a function may go by; other objects (a logger) lead to everything else.
+_GLOBALS = (
+    *(nn.Module, Tensor, np.ndarray, int, float, complex, str, bytes),
+    *(Mapping, Sequence, Set, *_FUNCTIONS),
+)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _INTERNAL = set(vars(nn.Module())) - {"training"}
 _LIBRARIES = ("torch", "funcattr", "numpy", "builtins", "math", "_operator", "operator")
@@ -84,7 +91,7 @@ class Description:
             return [[self.of(where), self.of(rule)] for where, rule in value.rows]
         if isinstance(value, type):
             return _name(value)
-        if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):
+        if isinstance(value, _FUNCTIONS):
             return self._function(value)
         if isinstance(value, Mapping):
             return {str(key): self.of(item) for key, item in value.items()}
@@ -112,6 +119,13 @@ class Description:
             (name, _name(type(part)), self.of({k: v for k, v in vars(part).items() if _own(k)}))
             for name, part in module.named_modules()
         ]
+        hooks = [
+            (name, self.of([list(vars(part)[table].values()) for table in _HOOKS]))
+            for name, part in module.named_modules()
+            if any([vars(part).get(table) for table in _HOOKS])
+        ]
+        if hooks:
+            return f"{type(module).__qualname__} {digest_of(json.dumps([parts, hooks]).encode())}"
         return f"{type(module).__qualname__} {digest_of(json.dumps(parts).encode())}"
 
     def _function(self, value: Any) -> Any:
@@ -122,11 +136,10 @@ class Description:
         library = (value.__module__ or "").split(".")[0] in _LIBRARIES
         if library and not value.__closure__:
             return _name(value)
-        names = value.__code__.co_names
-        used = {n: value.__globals__[n] for n in names if n in value.__globals__}
-        models = {n: v for n, v in used.items() if isinstance(v, (nn.Module, Tensor, int, float))}
+        used = [n for n in _names(value.__code__) if n in value.__globals__]
+        read = {n: v for n in used if isinstance(v := value.__globals__[n], _GLOBALS)}
         held = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
-        rest = [value.__defaults__, value.__kwdefaults__, held, models]
+        rest = [value.__defaults__, value.__kwdefaults__, held, read]
         inside = self.of([item for item in rest if item])
         text = f"{_name(value)} {digest_of(_code(value.__code__).encode())}"
         return {"function": text, "holds": inside} if inside else text
@@ -152,6 +165,12 @@ def _filled(cell: types.CellType) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """The names that a function may read, those of functions inside of it too."""
+    inside = [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return list(dict.fromkeys([*code.co_names, *(n for c in inside for n in _names(c))]))
 
 
 def _code(code: types.CodeType) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
+from ..core.contexts import autocast_dtype
 from ..engine.output import check_part
 from ..errors import ArgumentError, FuncattrError, first_line, short
 from ..methods.attribution import Attribution, OnePass
@@ -154,7 +155,7 @@ def prepared(asked: Asked) -> Prepared:
         "first_example": data.first(), "batch_size": data.batch_size, "block_size": block_size,
         "chunk_size_asked": asked.chunk_size, "chunk_size": size, "compile": asked.compile,
         "seed": asked.seed, "compressor": _shown(compressor), "device": explainer.device.type,
-        "versions": _versions(),
+        "versions": _versions(), "autocast": autocast_dtype(explainer.device),
     }  # fmt: skip
     attributes = {
         "title": "attributions by funcattr.sweep_dataset",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 
+from ..core.contexts import raw
 from ..core.edges import reaches
 from ..core.private import OPERATORS
 from ..errors import FuncattrError, HiddenSiteError, NoMatchError
@@ -251,7 +252,8 @@ def _is_one(node: Any, names: frozenset[str]) -> bool:
 @functools.cache
 def _nodes(names: frozenset[str]) -> frozenset[str]:
     """How autograd names the nodes of activations, asked of autograd itself."""
-    return frozenset(_node(name) for name in names)
+    # Nobody but torch may see these calls: the pass that asks first may be inside of another.
+    return frozenset(raw(_node, name) for name in names)
 
 
 def _node(name: str) -> str:

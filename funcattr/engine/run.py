@@ -94,12 +94,13 @@ def run(
         mode.roots = {root for root in roots if root is not None}
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
     if taps is not None:
-        taps.replaced = mode.replaced
+        taps.replaced, taps.stands = mode.replaced, mode.stands.put
     if taps is not None:
         mode.embedded = taps.embedded
     if taps is not None and not compiling():
         mode.watch = taps.watch
     out = call(func, args, kwargs, mode=mode, detach=detach, path=path, wraps=wraps)
+    out = mode.stands.returned(out) if mode.stands else out
     if mode.watch is not None:
         mode.watch(pack(out)[0], None)
     mode.finish()

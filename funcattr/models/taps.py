@@ -46,6 +46,8 @@ class Taps:
         self.calls = [0] * len(layers)
         #: Is told what stands in the place of what.
         self.replaced: Callable[[Tensor, Tensor], None] = lambda old, new: None
+        #: Is told what stands for a layer's output wherever it is read later, kept aside or not.
+        self.stands: Callable[[Tensor, Tensor], None] = lambda old, new: None
         #: What goes on in the place of embeddings, which integers cannot be differentiated by.
         self.embedded: Callable[[Tensor], Tensor] | None = None
         self._readers = Readers()
@@ -117,6 +119,8 @@ class Taps:
                 overwrite(old, new[where[0]] if where else own)
                 for n in where:
                     new[n] = old
+        for t, other in zip(outs, new):
+            self.stands(t, other)
         return unpack(new)
 
     def _around_input(self, i: int, forward: Forward, args: Args, kwargs: Kwargs) -> Any:
@@ -181,6 +185,8 @@ class Taps:
             for t in (a, own):
                 self._noted.append((t, new_key(), _VIEW.format(self.layers[i].name)))
                 note_writes(t, self._noted[-1][1], a, b)
+        for t, other in zip(outs, new):
+            self.stands(t, other)
         return unpack(new)
 
     def _guarded(self, i: int, given: Sequence[Tensor], forward: Callable[[], Any]) -> Any:

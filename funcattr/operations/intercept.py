@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from .. import rules
 from ..core.contexts import is_raw
 from ..core.edges import depends_on
-from ..core.identity import ByIdentity
+from ..core.identity import ByIdentity, Stands
 from ..core.layout import ambiguous
 from ..core.levels import compiling
 from ..core.private import is_view, saved_tensors_are_hooked
@@ -20,7 +20,6 @@ from .behind import behind, collect, compared, elsewhere, merged, of_two, overwr
 from .composite import Composite, among
 from .fold import Convolved, Mergeable, written_by
 from .kinds import activation, convolution, norm
-from .kinds.activation import Activation
 from .kinds.outcome import Outcome
 from .kinds.table import CALLS, GROUP_OF, in_order
 from .operation import Args, Call, Kwargs, Operation
@@ -98,7 +97,7 @@ class Intercept(TorchFunctionMode):
         self.cut = False  # whether a rule acted so that no site is needed
         self._opens = not self.groups.isdisjoint(("linear", "deviation"))
         self._convolved: Convolved | None = None
-        self.outputs: ByIdentity[Mergeable] = ByIdentity()
+        self.outputs, self.stands = ByIdentity[Mergeable](), Stands()
         self.known: list[ByIdentity[Any]] = [self.outputs]
         self.known += [] if self.origins is None else [self.origins.known]
         # For each composite, the kinds that have run, and the whole modules that are one operation.
@@ -124,6 +123,8 @@ class Intercept(TorchFunctionMode):
             self._functions.follow(func, args)
         if self.watch is not None:
             self.watch((args, kwargs), func)
+        if self.stands:
+            args, kwargs = self.stands.arguments(args, kwargs)
         if func is torch.Tensor.clone and self.outputs.get(args[0]) is not None:
             return self._copied(args[0], func(*args, **kwargs))
         if self.substitute is not None:
@@ -218,7 +219,7 @@ class Intercept(TorchFunctionMode):
         if y is not None:
             self.note(call, own[0] if own else None, y)
             return y if call.written is None else overwrite(call.written, y)
-        if ruled and not isinstance(call.kind, (Activation, Outcome)):
+        if ruled and not isinstance(call.kind, (activation.Activation, Outcome)):
             return behind(self, call, own, func, args, kwargs)
         if not ruled and not self.pays(call) and not elsewhere(self, call, func):
             self.note(call)
@@ -250,7 +251,7 @@ class Intercept(TorchFunctionMode):
             before.note(call, path)
             if rule is not None:
                 self.matched[i] += 1
-            elif isinstance(call.kind, Activation):
+            elif isinstance(call.kind, activation.Activation):
                 self.others[i].append(call.kind.activation)
         self.own = own
         return own

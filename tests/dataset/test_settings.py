@@ -170,3 +170,41 @@ def test_differences():
     assert list(differences({"a": 1}, {"a": 1, "c": "x" * 99})) == [
         f"c is None there, '{'x' * 56}... here"
     ]
+
+
+FACTORS, TABLE = [1.0], {"k": 1.0}
+
+
+def doubled(x):
+    return 2 * x
+
+
+def reads_globals(x):
+    return sum([doubled(x) * FACTORS[0] * f for f in TABLE.values()]).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", ["FACTORS", "TABLE", "doubled"])
+def test_another_global_that_a_function_reads(tmp_path, monkeypatch, name):
+    swept(tmp_path, DATA, fa.gradient(reads_globals), targets=range(2))
+    other = {"FACTORS": [3.0], "TABLE": {"k": 3.0}, "doubled": lambda x: 3 * x}[name]
+    monkeypatch.setitem(globals(), name, other)
+    with pytest.raises(fa.ArgumentError, match="was made with other settings: attributions"):
+        swept(tmp_path, DATA, fa.gradient(reads_globals), targets=range(2))
+
+
+@pytest.mark.parametrize("table", ["register_forward_hook", "register_forward_pre_hook"])
+def test_another_hook(tmp_path, table):
+    net = model()
+    swept(tmp_path, DATA, fa.gradient(net))
+    handle = getattr(net[0], table)(lambda module, args, *out: None)
+    with pytest.raises(fa.ArgumentError, match="was made with other settings: attributions"):
+        swept(tmp_path, DATA, fa.gradient(net))
+    handle.remove()
+    swept(tmp_path, DATA, fa.gradient(net))
+
+
+def test_autocast(tmp_path):
+    swept(tmp_path, DATA, fa.gradient(model()))
+    difference = r"autocast is None there, 'torch\.bfloat16' here"
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(fa.ArgumentError, match=difference):
+        swept(tmp_path, DATA, fa.gradient(model()))

@@ -1,0 +1,33 @@
+"""What is asked once in a process may be asked for the first time inside of another pass."""
+
+import pytest
+import torch
+from torch import nn
+
+import funcattr as fa
+from funcattr.engine import hidden
+from funcattr.errors import HiddenSiteError
+
+X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+NET = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 6))
+ATTR = fa.guided_backprop(NET)
+
+
+def nested():
+    fa.guided_backprop(lambda x: torch.relu(ATTR(x, target=2) * x))(X, target=1)
+
+
+def in_a_hook():
+    outer = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+    outer[0].register_forward_hook(lambda m, args, out: ATTR(out.detach(), target=0) and None)
+    fa.guided_backprop(outer)(X, target=1)
+
+
+@pytest.mark.parametrize("first", [nested, in_a_hook])
+def test_a_refused_call_leaves_the_next_ones_alone(first):
+    expected = ATTR(X, target=1)
+    hidden._nodes.cache_clear()
+    with pytest.raises(HiddenSiteError, match="gradients of its own"):
+        first()
+    torch.testing.assert_close(ATTR(X, target=1), expected, rtol=0, atol=0)
+    assert "ReluBackward0" in hidden._nodes(frozenset(("relu",)))
