@@ -78,18 +78,22 @@ def reaches(
 
 
 def nodes_behind(
-    tensors: Iterable[Tensor], followed: Callable[[Any], Iterable[Any]] | None = None
+    tensors: Iterable[Tensor],
+    followed: Callable[[Any], Iterable[Any]] | None = None,
+    roots: Container[tuple[Any, int]] = (),
 ) -> dict[Any, None]:
     """All nodes of the graph behind some tensors, at the innermost level, the last first.
 
-    ``followed`` gives the edges of a node that count, all of them without it.
+    ``followed`` gives the edges of a node that count, all of them without it; what is behind the
+    ``roots`` does not.
     """
-    todo = [unbatched(t).grad_fn for t in tensors]
+    starts = [unbatched(t) for t in tensors]
+    todo = [(t.grad_fn, t.output_nr) for t in starts]
     done: dict[Any, None] = {}
     while todo:
-        node = todo.pop()
-        if node is not None and node not in done:
+        edge = todo.pop()
+        node = edge[0]
+        if node is not None and node not in done and edge not in roots:
             done[node] = None
-            edges = node.next_functions if followed is None else followed(node)
-            todo += [parent for parent, _ in edges]
+            todo += node.next_functions if followed is None else followed(node)
     return done

@@ -17,6 +17,7 @@ from ..core.trees import pack
 from ..cotangents import cotangents
 from ..errors import TargetError, fused
 from ..models.arguments import Chosen
+from ..models.copies import Forward
 from ..models.functional import takes_parameters
 from ..models.layer import Tapped
 from ..models.taps import Taps
@@ -217,8 +218,8 @@ class _Run:
             return outs, (others, own)
 
         primals = [torch.zeros(()), *self.primals]
-        if self.plain:
-            outs, (others, acts) = self._plainly(forward, primals)
+        if self.plain and self.passing is not None:
+            outs, (others, acts) = self._plainly(self.passing, forward, primals)
         else:
             try:
                 outs, _, (others, acts) = torch.func.vjp(forward, *primals, has_aux=True)  # type: ignore[misc]
@@ -235,8 +236,7 @@ class _Run:
 
         All that is made of such a tensor counts, in other places than the layer as well.
         """
-        points: list[Any] = []
-        new = []
+        points, new = list[Any](), list[Tensor]()
         for t in tensors:
             point: Any = edge_of(t)
             if point is None and (compiling() or (not EDGES and t.requires_grad)):
@@ -248,25 +248,25 @@ class _Run:
             points.append(point)
         return points, new
 
-    def _plainly(self, forward: Callable[..., Any], primals: list[Tensor]) -> tuple[Any, Any]:
+    def _plainly(self, passing: Pass, forward: Forward, primals: Tensors) -> tuple[Any, Any]:
         """Runs ``forward`` at the level of plain autograd."""
-        assert self.passing is not None
-        state = torch.get_rng_state() if self.passing.folds else torch.empty(0)
+        state = torch.get_rng_state() if passing.folds else torch.empty(0)
 
         def twice() -> tuple[Any, Any]:
             own = [_differentiable(p) for p in primals]
             try:
                 return forward(*own)  # type: ignore[no-any-return]
             except Unfold:
-                assert self.passing is not None and self.passing.folds
-                self.passing.folds = False
+                if not passing.folds:
+                    raise  # to a pass further out
+                passing.folds = False
                 torch.set_rng_state(state)  # the next try draws what this one drew
                 return forward(*own)  # type: ignore[no-any-return]
 
         outs, (others, acts) = plain_pass(twice)
-        if self.tracked:
-            return outs, (others, acts)
-        return [t.detach() for t in outs], (others, [[t.detach() for t in ts] for ts in acts])
+        if not self.tracked:
+            outs, acts = [t.detach() for t in outs], [[t.detach() for t in ts] for ts in acts]
+        return outs, (others, acts)
 
     def _separated(self, out: Any, fused_at: Sequence[str]) -> tuple[Tensors, Tensors]:
         """The float tensors of the output, and the others."""

@@ -87,11 +87,12 @@ def run(
     for i, plan in enumerate(plans):
         if plan.baseline is not None:
             mode.references[i] = _references(func, plan, plan.baseline(args), kwargs, detach)
+    before: set[tuple[Any, int]] = set()
     if not compiling():
         if inputs is None:
             inputs = pack((args[1:] if takes_parameters(func) else args, kwargs))[0]
-        roots = [root_of(t) for t in inputs if t.requires_grad]
-        mode.roots = {root for root in roots if root is not None}
+        mode.roots = _roots(inputs)
+        before = _roots(pack((args, kwargs))[0]) if mode.strict else before
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
     if taps is not None:
         taps.replaced, taps.stands = mode.replaced, mode.stands.put
@@ -107,8 +108,14 @@ def run(
     if tape is not None:
         tape.check()
     if mode.strict:
-        _check(func, plans, mode, out, explained)
+        _check(func, plans, mode, out, explained, before)
     return out, mode
+
+
+def _roots(tensors: Sequence[Tensor]) -> set[tuple[Any, int]]:
+    """Where the graphs of those begin that have one."""
+    roots = [root_of(t) for t in tensors if t.requires_grad]
+    return {root for root in roots if root is not None}
 
 
 def _references(
@@ -164,8 +171,14 @@ def _stacked(func: Callable[..., Any], plan: Plan) -> Plan:
 
 
 def _check(
-    func: Callable[..., Any], plans: Sequence[Plan], mode: Intercept, out: Any, explained: bool
+    func: Callable[..., Any],
+    plans: Sequence[Plan],
+    mode: Intercept,
+    out: Any,
+    explained: bool,
+    before: set[tuple[Any, int]],
 ) -> None:
+    """Raises where a rule should have acted and did not; what was ``before`` is somebody else's."""
     tensors = pack(out)[0]
     if not any([t.is_floating_point() or t.is_complex() for t in tensors]):
         return  # which has no derivative at all
@@ -176,7 +189,7 @@ def _check(
         if not compiling():
             # Behind a site with a rule, the cotangent has no other way than to its input; so the
             # first such site on any way is among these nodes, if there is one at all.
-            graph = nodes_behind(tensors, hidden.followed_by(i))
+            graph = nodes_behind(tensors, hidden.followed_by(i), before)
             hidden.refuse_scripted(mode.scripted, composite)
             hidden.refuse_unseen(func, composite, graph)
             hidden.refuse_unseen_products(func, composite, graph, mode.roots or set())

@@ -183,11 +183,17 @@ def _compiled_chunk(attr: Attribution, taped: bool, facts: Sequence[bool]) -> Ca
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error of ours that the compiler has wrapped; without one, what it raised."""
+    """The error of ours that the compiler has wrapped; without one, what it raised, in words."""
     inside: BaseException | None = error
     while inside is not None and not isinstance(inside, FuncattrError):
         inside = inside.__cause__ or inside.__context__
-    return inside or error
+    if inside is not None or not type(error).__module__.startswith("torch."):
+        return inside or error
+    return FuncattrError(
+        "torch.compile failed on the sweep of this model, as it does where a model keeps tensors "
+        "on itself or takes shapes from values. Sweep it with compile=False, or take that out of "
+        f"the model. It said: {first_line(error)}"
+    )
 
 
 def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:

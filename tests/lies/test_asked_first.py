@@ -31,3 +31,11 @@ def test_a_refused_call_leaves_the_next_ones_alone(first):
         first()
     torch.testing.assert_close(ATTR(X, target=1), expected, rtol=0, atol=0)
     assert "ReluBackward0" in hidden._nodes(frozenset(("relu",)))
+
+
+def test_a_sweep_of_a_function_that_has_an_attribution_in_it():
+    outer = lambda x: torch.relu(ATTR(x, target=2) * x)
+    loop = [fa.gradient(outer)(X, target=target) for target in (1, 0)]
+    torch.testing.assert_close(fa.sweep(fa.gradient(outer), X, targets=[1, 0]), torch.stack(loop))
+    with pytest.raises(HiddenSiteError, match="gradients of its own"):
+        fa.sweep(fa.guided_backprop(outer), X, targets=[1, 0])

@@ -1,5 +1,6 @@
 """A sweep is the loop, for any targets and chunks; one forward pass; memory of a chunk."""
 
+import re
 import weakref
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_flatten
 import funcattr as fa
 from funcattr.core import memory
 from funcattr.core.memory import Largest
+from funcattr.methods import chunks
 
 X = tiny_input()
 ATTRS = {name: method(tiny()) for name, method in METHODS.items()}
@@ -224,3 +226,12 @@ def test_auto_counts_what_is_differentiated_alone():
             attr.linearize(torch.randn(1, 3, 8, 8))
         sizes.append(largest.nbytes)
     assert sizes[0] >= 50 * 64 * 4 > 100 * sizes[1] > 0
+
+
+def test_what_the_compiler_says_comes_second():
+    of_torch = type("Failed", (Exception,), {"__module__": "torch._dynamo.exc"})
+    told = chunks._cause(of_torch("Cannot access storage of TensorWrapper\nand more"))
+    assert isinstance(told, fa.FuncattrError)
+    assert re.search("compile=False.*It said: .*Cannot access storage", str(told))
+    own = ValueError("of the model")
+    assert chunks._cause(own) is own
