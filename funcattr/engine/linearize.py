@@ -236,16 +236,14 @@ class _Run:
 
         All that is made of such a tensor counts, in other places than the layer as well.
         """
-        points, new = list[Any](), list[Tensor]()
-        for t in tensors:
-            point: Any = edge_of(t)
-            if point is None and (compiling() or (not EDGES and t.requires_grad)):
-                point = t
-            new.append(t)
-            if point is None:  # it does not depend on the input
-                point = graft(t, t, anchor)
-                new[-1] = point.clone()
-            points.append(point)
+        points: list[Any] = [edge_of(t) for t in tensors]
+        new = list(tensors)
+        for i, t in enumerate(tensors):
+            if points[i] is None and (compiling() or (not EDGES and t.requires_grad)):
+                points[i] = t
+            if points[i] is None:  # it does not depend on the input
+                points[i] = graft(t, t, anchor)
+                new[i] = points[i].clone()
         return points, new
 
     def _plainly(self, passing: Pass, forward: Forward, primals: Tensors) -> tuple[Any, Any]:

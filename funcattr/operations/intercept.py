@@ -94,10 +94,10 @@ class Intercept(TorchFunctionMode):
             self.groups |= {"softmax", "activation"}
             self.origins = Origins()
         self.own: Sequence[rules.Rule | None] = ()  # the rules of the last call that has some
-        self.cut = False  # whether a rule acted so that no site is needed
+        self.stands, self.cut = Stands(), False  # cut: a rule acted so that no site is needed
         self._opens = not self.groups.isdisjoint(("linear", "deviation"))
         self._convolved: Convolved | None = None
-        self.outputs, self.stands = ByIdentity[Mergeable](), Stands()
+        self.outputs: ByIdentity[Mergeable] = ByIdentity()
         self.known: list[ByIdentity[Any]] = [self.outputs]
         self.known += [] if self.origins is None else [self.origins.known]
         # For each composite, the kinds that have run, and the whole modules that are one operation.
