@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..core.edges import nodes_behind, root_of
 from ..core.levels import compiling, levels, transforming
-from ..core.trees import pack
+from ..core.trees import leaves, pack
 from ..errors import ArgumentError
 from ..models.copies import Forward
 from ..models.functional import Inside, call, module_of, takes_parameters
@@ -92,7 +92,7 @@ def run(
         if inputs is None:
             inputs = pack((args[1:] if takes_parameters(func) else args, kwargs))[0]
         mode.roots = _roots(inputs)
-        before = _roots(pack((args, kwargs))[0]) if mode.strict else before
+        before = _roots(leaves((args, kwargs))) if mode.strict else before
     wraps = [*_wholes(func, composites, mode), *(taps.wraps() if taps is not None else ())]
     if taps is not None:
         taps.replaced, taps.stands = mode.replaced, mode.stands.put
@@ -112,9 +112,9 @@ def run(
     return out, mode
 
 
-def _roots(tensors: Sequence[Tensor]) -> set[tuple[Any, int]]:
-    """Where the graphs of those begin that have one."""
-    roots = [root_of(t) for t in tensors if t.requires_grad]
+def _roots(values: Sequence[Any]) -> set[tuple[Any, int]]:
+    """Where the graphs of the tensors among them begin that have one."""
+    roots = [root_of(t) for t in values if isinstance(t, Tensor) and t.requires_grad]
     return {root for root in roots if root is not None}
 
 

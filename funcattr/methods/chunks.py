@@ -192,7 +192,7 @@ def _cause(error: BaseException) -> BaseException:
     return FuncattrError(
         "torch.compile failed on the sweep of this model, as it does where a model keeps tensors "
         "on itself or takes shapes from values. Sweep it with compile=False, or take that out of "
-        f"the model. It said: {first_line(error)}"
+        f"the model. It said: {error}"
     )
 
 
