@@ -120,13 +120,13 @@ class Description:
             for name, part in module.named_modules()
         ]
         hooks = [
-            (name, self.of([list(vars(part)[table].values()) for table in _HOOKS]))
+            (name, table, self.of(list(vars(part)[table].values())))
             for name, part in module.named_modules()
-            if any([vars(part).get(table) for table in _HOOKS])
+            for table in _HOOKS
+            if vars(part).get(table)
         ]
-        if hooks:
-            return f"{type(module).__qualname__} {digest_of(json.dumps([parts, hooks]).encode())}"
-        return f"{type(module).__qualname__} {digest_of(json.dumps(parts).encode())}"
+        text = json.dumps([parts, hooks] if hooks else parts)
+        return f"{type(module).__qualname__} {digest_of(text.encode())}"
 
     def _function(self, value: Any) -> Any:
         if isinstance(value, functools.partial):

@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+from conftest import VERSION
 from torch import nn
 
 import funcattr as fa
@@ -25,7 +26,7 @@ def in_a_hook():
     fa.guided_backprop(outer)(X, target=1)
 
 
-SEEN = pytest.mark.skipif(torch.__version__ < "2.1", reason="refused in other words there")
+SEEN = pytest.mark.skipif(VERSION < (2, 1), reason="refused in other words there")
 
 
 @SEEN

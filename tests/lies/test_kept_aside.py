@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import VERSION
 from torch import nn
 
 import funcattr as fa
@@ -64,9 +65,7 @@ class Net(nn.Module):
 
 
 READS = ("once", "list", "written", "returned", "given back")
-
-
-HOOKS = pytest.mark.skipif(torch.__version__ < "2.1", reason="layers with hooks are refused there")
+HOOKS = pytest.mark.skipif(VERSION < (2, 1), reason="layers with hooks are refused there")
 WAYS = ["itself", *(pytest.param(way, marks=HOOKS) for way in ("hook", "inner hook"))]
 
 
