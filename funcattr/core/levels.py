@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from .graph import constant
-from .private import compiles_here, forward_mode_active, transforms_active, vmap_active
+from .private import (
+    compiles_here,
+    forward_mode_active,
+    transforms,
+    transforms_active,
+    vmap_active,
+)
 
 _is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
 
@@ -92,6 +98,17 @@ def vmapping() -> bool:
     """Whether a ``torch.vmap`` is under way."""
     compiling()  # which tells the compiler what is a constant to it, before it meets one
     return _vmapping()
+
+
+def depth() -> int:
+    """How many transforms of torch.func are under way, ``torch.vmap`` among them."""
+    compiling()
+    return _depth()
+
+
+@constant
+def _depth() -> int:
+    return len(transforms()) if transforms_active() else 0
 
 
 @constant

@@ -73,7 +73,7 @@ def pushed(f: Callable[..., T], *tensors: Tensor | None) -> T:
         )
     if any(t is not None and is_batched(t) for t in tensors):
         # Torch cannot take these apart, which matters only where there is a level further out.
-        if _transforms().count(_functorch.TransformType.Jvp) > 1:
+        if transforms().count(_functorch.TransformType.Jvp) > 1:
             raise FuncattrError(
                 "the derivative in forward mode of a derivative in forward mode cannot be taken of "
                 "a torch.vmap; take it inside: torch.vmap around torch.func.jvp."
@@ -85,7 +85,7 @@ def pushed(f: Callable[..., T], *tensors: Tensor | None) -> T:
         return f(*unpacked)
 
 
-def _transforms() -> list[Any]:
+def transforms() -> list[Any]:
     """The kinds of the transforms of torch.func under way; an AttributeError where none shows."""
     if hasattr(_functorch, "get_interpreter_stack"):
         return [level.key() for level in _functorch.get_interpreter_stack() or ()]
@@ -95,7 +95,7 @@ def _transforms() -> list[Any]:
         return []
     kind, taken = top.key(), _functorch.pop_dynamic_layer_stack()
     try:
-        return [*_transforms(), kind]
+        return [*transforms(), kind]
     finally:
         _functorch.push_dynamic_layer_stack(taken)
 
@@ -127,7 +127,7 @@ def vmap_active() -> bool:
     if not transforms_active():
         return False
     try:
-        return _functorch.TransformType.Vmap in _transforms()
+        return _functorch.TransformType.Vmap in transforms()
     except AttributeError:
         return True
 

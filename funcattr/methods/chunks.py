@@ -22,9 +22,10 @@ from ..core.trees import stacked
 from ..cotangents import check_range
 from ..display.progress import bar
 from ..errors import MISUSED, ArgumentError, FuncattrError, check_flags, first_line
+from ..models.unwritten import Undo, models_in
 from ..operations.tape import Tape
 from ..targets import Index, Target, as_tensor, encode_all, settled
-from .attribution import Attribution, Explain, OnePass
+from .attribution import Attribution, Explain, Method, OnePass, PerToken
 
 Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
 ChunkSize = int | str | None
@@ -104,8 +105,11 @@ class Sweep:
 
     def _compiled(self) -> tuple[Callable[[int, int, int], Any], int | None]:
         assert self.index is not None
+        models, once = models_in(self.attr), _runs_once(self.attr.method)
+        undo = Undo(models)  # of a function's model, which has no copy in eager
         with Largest() as largest:
             out, tape = self._taped()
+        undo()
         whole = settled(self.targets, self.index, out)
         check_range(out, whole)
         size = None if isinstance(self.chunk_size, str) else self.chunk_size
@@ -119,10 +123,19 @@ class Sweep:
         def padded(start: int, stop: int, size: int) -> Any:
             # The last chunk repeats a target, to be of the shape that is compiled.
             index = whole[torch.arange(start, start + size).clamp(max=len(whole) - 1)]
+            undo = Undo(models)
             try:
                 maps = run(self.reduce, index, tape, self.args, self.kwargs)
             except Exception as error:
                 raise _cause(error) from None
+            finally:
+                written = undo()
+            if written and not once:
+                raise FuncattrError(
+                    "the model writes to attributes of its own as it runs, and several forward "
+                    f"passes go into a map of {self.attr!r}; compiled, each would see what the "
+                    "last one wrote. Sweep it with compile=False, where each has a copy."
+                )
             return tree_map(lambda m: None if m is None else m[: stop - start], maps)
 
         return padded, size
@@ -145,6 +158,14 @@ class Sweep:
         # A forward pass in the graph would draw other numbers.
         same = torch.equal(state, _random_state(device))
         return out, (tape.tensors, tape.facts) if same else None
+
+
+def _runs_once(method: Method | None) -> bool:
+    """Whether compiled code of a method is known to have a single forward pass."""
+    if isinstance(method, PerToken):
+        method = method.method
+    one = isinstance(method, OnePass) and method.pulls == 1
+    return one and method.ruled.plan.baseline is None  # type: ignore[union-attr]
 
 
 def _device(args: Any) -> torch.device:

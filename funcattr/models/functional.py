@@ -16,7 +16,14 @@ from torch.utils._pytree import tree_map
 
 from ..core.levels import compiling
 from ..core.trees import leaves
-from ..errors import ArgumentError, check_flags, nearest, uninitialised
+from ..errors import (
+    ArgumentError,
+    FuncattrError,
+    check_flags,
+    first_line,
+    nearest,
+    uninitialised,
+)
 from ..operations.intercept import Intercept
 from ..operations.operation import Args, Kwargs
 from .copies import Copy, Forward, Wraps, named_tensors
@@ -153,14 +160,27 @@ def _copied(
     args, kwargs = tuple(map(_fresh, args)), {k: _fresh(v) for k, v in kwargs.items()}
     if model is None:
         mode.substitute = Substitutes({}, kept, detach)
-        return mode.around(func, *args, **kwargs)
+        return _in_words(mode, func, args, kwargs)
     if given:
         buffers = [name for name, _ in model.named_buffers() if name in given]
         given = {**given, **{name: given[name].clone() for name in buffers}}
     copy = Copy(model, given, path, wraps, detach)
     mode.substitute = Substitutes(copy.swap, kept, detach, copy.given)
     mode.scripted = copy.scripted
-    return mode.around(copy.root, *args, **kwargs)
+    return _in_words(mode, copy.root, args, kwargs)
+
+
+def _in_words(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
+    try:
+        return mode.around(func, *args, **kwargs)
+    except Exception as error:
+        if not type(error).__module__.startswith("torch._dynamo"):
+            raise
+        raise FuncattrError(
+            "a part of the model compiles itself as it runs (torch.cond and its kin, say), which "
+            "torch does under no mode and no transform. Write that part without it (torch.where, "
+            f"an if of Python's). It said: {first_line(error)}"
+        ) from error
 
 
 def _traced(

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from ..core.edges import EDGES
 from ..core.graph import new_key, note_writes, refuse_writes
 from ..core.layout import beside, twin
-from ..core.levels import compiling
+from ..core.levels import compiling, depth
 from ..core.private import is_view, share_memory, version
 from ..core.trees import leaves, pack
 from ..errors import LayerError, fused
@@ -44,6 +44,7 @@ class Taps:
     ) -> None:
         self.layers, self.at_input, self.visit, self.marks = layers, at_input, visit, marks
         self.calls = [0] * len(layers)
+        self._depth = 0
         #: Is told what stands in the place of what.
         self.replaced: Callable[[Tensor, Tensor], None] = lambda old, new: None
         #: Is told what stands for a layer's output wherever it is read later, kept aside or not.
@@ -61,7 +62,8 @@ class Taps:
         self._places: list[tuple[int, Tensor, int]] = []
 
     def wraps(self) -> Wraps:
-        """For `functional.call`."""
+        """For `functional.call`, under the transforms that are under way now."""
+        self._depth = depth()
         return [(tap.module, self._wrap(i)) for i, tap in enumerate(self.layers)]
 
     def _wrap(self, i: int) -> Callable[[Forward], Forward]:
@@ -76,6 +78,11 @@ class Taps:
     def _visited(self, i: int, tensors: Sequence[Tensor], whole: Any) -> list[Tensor]:
         floats = [n for n, t in enumerate(tensors) if t.is_floating_point() or t.is_complex()]
         place = f"the {'input' if self.at_input else 'output'} of layer {self.layers[i].name!r}"
+        if depth() != self._depth:
+            raise LayerError(
+                f"{place} is made inside of a transform of torch.func that the model makes (vmap, "
+                "grad), as another tensor for each example or level. Explain a layer outside of it."
+            )
         if not floats:
             came = ", ".join(str(t.dtype) for t in tensors) or type(whole).__name__
             raise LayerError(f"{place} holds no float tensor to explain; it is {came}.")

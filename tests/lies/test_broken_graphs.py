@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import VERSION
 from torch import nn
 from torch.testing import assert_close
 
@@ -78,3 +79,23 @@ def test_what_compiled_code_has_linearized_stays_there():
     """Pulled by Python it would have no graph."""
     with pytest.raises(fa.FuncattrError, match="what compiled code has linearized"):
         Backward(None, None, None, [X], [X], [], [])([X], [0], [], 0)
+
+
+class Branch(nn.Module):
+    """Torch compiles a ``cond`` as it runs, which it does under no mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(2, 3), nn.Linear(2, 3)
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda x: self.one(x).relu(), self.two, (x,))
+
+
+@pytest.mark.compiled
+@pytest.mark.skipif(VERSION < (2, 13), reason="its cond is another")
+def test_a_cond_in_the_model_is_an_error_in_words():
+    torch.compiler.reset()
+    for attr in fa.gradient(Branch()), fa.guided_backprop(Branch()):
+        with pytest.raises(fa.FuncattrError, match=r"torch\.cond and its kin.*torch\.where"):
+            attr(X[None], target=1)

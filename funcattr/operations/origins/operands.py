@@ -12,6 +12,7 @@ from torch import Tensor
 from ...core.graft import graft
 from ...core.levels import compiling
 from ...core.private import forward_mode_active, vmap_active
+from ...errors import HiddenSiteError
 from ...rules import Rule
 from ...rules.propagation import Share, floored
 from ..kinds.outcome import Outcome
@@ -76,6 +77,8 @@ def _by_operands(
         open_ = [i for i in here if roles[i] is not None]
         divide = getattr(rule, "parts", None)
         if divide is not None:
+            if mode.strict:
+                _refuse_mixed(mode, call, [roles[i] for i in open_])
             for i, part in zip(open_, divide([roles[i] for i in open_])):
                 parts[i][n] = part
     cut = [cuts(mode, some) for some in parts]
@@ -106,6 +109,18 @@ def _by_operands(
         outcome = Call(Outcome(call.kind.names[0]), out, (), call.spelling)
         out = mode.given(mode.site(outcome, rest, out))
     return out
+
+
+def _refuse_mixed(mode: Intercept, call: Call, roles: Sequence[str | None]) -> None:
+    """Raises where one factor was made of softmaxes by a layer, say, and so may be weights."""
+    if "mixed" in roles and "factor" in roles:
+        where = f" at {mode.where!r}" if mode.where else ""
+        raise HiddenSiteError(
+            f"{call.spelling}{where} multiplies what was made of a softmax (attention's weights "
+            "mixed between heads, or with other weights), and the rule cannot tell whether that "
+            "are weights, which get nothing. If so, detach them in the model; or pass "
+            "require_match=False to give a half to each factor."
+        )
 
 
 def _gate(mode: Intercept, call: Call, own: Sequence[Rule | None], args: Args) -> Tensor | None:

@@ -68,14 +68,16 @@ WRITES = frozenset((torch.Tensor.__setitem__,))
 class Origin(NamedTuple):
     """``root`` is the tensor that it is an elementwise function of, which may be ``curved``.
 
-    A ``weight`` comes of a softmax or an activation. With ``passed`` all that relevance knows of
-    the way back to the root is a constant. ``stopped`` are the composites that let no relevance
-    through to where it came from.
+    A ``weight`` comes of a softmax or an activation; what was made of softmaxes alone is ``mixed``,
+    whatever was done to them. With ``passed`` all that relevance knows of the way back to the root
+    is a constant. ``stopped`` are the composites that let no relevance through to where it came
+    from.
     """
 
     root: Tensor | None = None
     curved: bool = False
     weight: bool = False
+    mixed: bool = False
     passed: bool = False
     stopped: frozenset[int] = frozenset()
 
@@ -142,7 +144,9 @@ class Origins:
         if sources and isinstance(written, Tensor) and (same or func in WRITES):
             origin = _of_all(origins)
             bent = func in EXPONENTIALS or GROUP_OF.get(func) in ("activation", "softmax")
-            self._note(written, origin._replace(weight=origin.weight or bent))
+            softmax = func in EXPONENTIALS or GROUP_OF.get(func) == "softmax"
+            weight, mixed = origin.weight or bent, origin.mixed or softmax
+            self._note(written, origin._replace(weight=weight, mixed=mixed))
             return out
         if sources and isinstance(out, (tuple, list)):
             for t in filter(mode.depends, out):
@@ -187,7 +191,7 @@ class Origins:
         through = [isinstance(rule, PassThrough) for rule in mode.own or (None,)]
         passed = origin.passed and all(through)
         origin = origin._replace(stopped=origin.stopped.union(stopped), passed=passed)
-        if origin.root is not None or origin.weight or origin.stopped:
+        if origin.root is not None or origin.weight or origin.mixed or origin.stopped:
             self._note(out, origin)
         return out
 
@@ -196,7 +200,7 @@ class Origins:
         roles: list[str | None] = []
         for (role, _), t in zip(call.operands, operands):
             origin = self.of(t)
-            name = role or ("weight" if origin.weight else "factor")
+            name = role or ("weight" if origin.weight else "mixed" if origin.mixed else "factor")
             roles.append(None if composite in origin.stopped else name)
         return roles
 
@@ -206,7 +210,8 @@ def _of_all(origins: Sequence[Origin]) -> Origin:
     if not origins:
         return _UNKNOWN
     stopped = frozenset.intersection(*[origin.stopped for origin in origins])
-    return Origin(weight=all([origin.weight for origin in origins]), stopped=stopped)
+    weight, mixed = all([o.weight for o in origins]), all([o.mixed for o in origins])
+    return Origin(weight=weight, mixed=mixed, stopped=stopped)
 
 
 def _origin(
@@ -218,10 +223,11 @@ def _origin(
     """That of the output of a call."""
     group = GROUP_OF.get(func)
     if group == "softmax" or func in EXPONENTIALS:
-        return Origin(weight=True)
+        return Origin(weight=True, mixed=True)
     if func in JOINED:
         return _of_all(origins)
     stopped = frozenset.intersection(*[o.stopped for o in origins])
+    mixed = all([o.mixed for o in origins])
     bends = func in CURVED or group == "activation" or func in ROOTS
     if bends or func in AFFINE:
         roots = [t if o.root is None else o.root for t, o in zip(sources, origins)]
@@ -230,12 +236,13 @@ def _origin(
             product = len(sources) > 1 and func not in SUMS
             curved = bends or product or any([o.curved for o in origins])
             weight = curved or any([o.weight for o in origins])
-            return Origin(roots[0], curved, weight, False, stopped)
+            return Origin(roots[0], curved, weight, mixed, False, stopped)
     if func in QUOTIENTS and len(sources) == 2:  # of an exponential by a sum of them
-        return Origin(weight=origins[0].weight, stopped=stopped)
+        return Origin(weight=origins[0].weight, mixed=mixed, stopped=stopped)
     if len(sources) == 1 and (func in AFFINE or func in FOLLOWED or bends):
-        return Origin(weight=origins[0].weight or group == "activation", stopped=stopped)
-    return Origin(stopped=stopped)
+        weight = origins[0].weight or group == "activation"
+        return Origin(weight=weight, mixed=mixed, stopped=stopped)
+    return Origin(mixed=mixed, stopped=stopped)
 
 
 def _version(t: Tensor | None) -> int:
