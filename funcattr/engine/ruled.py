@@ -17,6 +17,7 @@ from ..models.functional import Inside, call, module_of
 from ..operations.composite import Composite, Row
 from ..operations.kinds.activation import ACTIVATIONS, SPELLINGS
 from ..operations.operation import Args, Kwargs
+from ..operations.where import ONE_OF
 from .run import Plan, run
 from .unbroken import unbroken
 
@@ -125,7 +126,7 @@ def relu_rule(
         sites: which activations follow the rule. ``"relu"``: ``max(x, 0)`` in every spelling and
             its clipped forms. Other names, one or several: ``"gelu"``, ``("relu", "silu")``; there
             guided is ``relu(g * act'(x))`` and DeconvNet ``relu(g)``. A mapping from a torch
-            function to its own rule (any spelling of an activation stands for all of them).
+            function to its own rule (any spelling stands for all of them, but for operators).
             A predicate on the path of the module whose ``forward`` calls the ReLU
             (``lambda path: path.startswith("features")``).
         require_match: whether it is an error that no such activation runs, or one that cannot
@@ -217,9 +218,9 @@ def _row(place: Any, own: Any) -> Row:
             f"a mapping in sites is from torch functions to rules, and {place!r} is none that "
             "torch lets others replace."
         )
-    if place not in SPELLINGS and getattr(place, "__name__", "").endswith("_"):
+    name = getattr(ONE_OF.get(place, place), "__name__", "")
+    if place not in SPELLINGS and name.endswith("_"):
         raise ArgumentError(
-            f"{place!r} works in place, which only activations may "
-            f"({', '.join(ACTIVATIONS)}); use the function that returns its result."
+            f"{place!r} works in place, and torch has no function that returns its result."
         )
     return place, own

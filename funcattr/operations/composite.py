@@ -18,7 +18,7 @@ from .fresh import held
 from .kinds.activation import ACTIVATIONS, Activation
 from .kinds.table import GROUP_OF, KINDS
 from .operation import Call
-from .where import ONE_OPERATION, First, Test, named, shown, test_of
+from .where import ONE_OPERATION, First, Test, named, shown, spellings, test_of
 
 Where = str | Callable[..., Any] | First | tuple[Any, ...]
 Row = tuple[Where, rules.Rule]
@@ -36,7 +36,7 @@ class Composite:
               ``"activation"``, ``"relu"`` (``max(x, 0)`` and its clipped forms), or the name of an
               activation (``"gelu"``);
             - ``first(kind, ...)``: the first operation of these kinds that runs;
-            - a torch function; any spelling of an activation stands for all of them;
+            - a torch function; any spelling stands for all of them (methods, in place or not);
             - a module class: one of torch's own that is an operation (``nn.Conv2d``, ``nn.ReLU``)
               stands for that; of any other the whole module is one operation;
             - a predicate on the path of the module that makes the call, for the operations there
@@ -66,8 +66,8 @@ class Composite:
         #: The groups of kinds that it may have a rule for.
         self.groups = {group for row in self.rows for group in _groups(*row)}
         #: The torch functions of its rows that are of no kind: any elementwise ones.
-        self.functions = frozenset(
-            t.value for tests, _ in self.rows for t in tests if _of_no_kind(t)
+        self.functions = frozenset().union(
+            *[spellings(t.value) for tests, _ in self.rows for t in tests if _of_no_kind(t)]
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch.overrides import resolve_name
 
 from ..core.levels import compiling
@@ -142,7 +144,7 @@ class Test(NamedTuple):
         if self.by == "activation":
             return isinstance(call.kind, Activation) and call.kind.activation == self.value
         if self.by == "function":
-            return self.value is func
+            return self.value is ONE_OF.get(func, func)
         return path is None or self.holds(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -161,6 +163,24 @@ class Test(NamedTuple):
                 f"where of a row is a predicate on module paths, (path) -> bool; {self.value!r} "
                 f"raised {first_line(error)}."
             ) from error
+
+
+_SPACES = (torch.Tensor, torch.special, F)
+_C = (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)
+#: Functions that are `torch`'s of the same name: methods, and what writes to its argument.
+ONE_OF = {
+    getattr(space, spelling): getattr(torch, name)
+    for name in dir(torch)
+    if isinstance(getattr(torch, name), _C) and not name.endswith("_")
+    for space in (torch, *_SPACES)
+    for spelling in (name, f"{name}_")
+    if isinstance(getattr(space, spelling, None), _C) and not (space is torch and name == spelling)
+}
+
+
+def spellings(f: Callable[..., Any]) -> set[Callable[..., Any]]:
+    """All functions that a row for ``f`` is for."""
+    return {f, *(other for other, one in ONE_OF.items() if one is f)}
 
 
 def _found(name: str) -> Any:
@@ -206,7 +226,9 @@ def test_of(place: Any) -> Test:
         )
     if place in SPELLINGS:
         return Test("activation", SPELLINGS[place].activation)
-    return Test("function" if resolve_name(place) else "path", place)
+    return (
+        Test("function", ONE_OF.get(place, place)) if resolve_name(place) else Test("path", place)
+    )
 
 
 def shown(test: Test) -> str:
