@@ -8,11 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import FuncattrError
 from .levels import compiling
-from .private import transforms_active, unbatched
+from .private import is_batched, transforms_active, unbatched
 
 _get_gradient_edge = getattr(torch.autograd.graph, "get_gradient_edge", None)
 EDGES = _get_gradient_edge is not None
+
+
+def requires_grad(t: Tensor, must_know: bool = True) -> bool:
+    """Whether ``t`` does; under ``torch.vmap`` it does not say so of itself.
+
+    Raises:
+        FuncattrError: nobody can tell, as in traced code under ``torch.vmap``, and one must know.
+    """
+    if not compiling():
+        return t.requires_grad or (transforms_active() and unbatched(t).requires_grad)
+    if must_know and is_batched(t):
+        raise FuncattrError(
+            "the model runs a part under torch.vmap, where compiled code cannot tell what depends "
+            "on the input, which the rules go by. Call the attribution without torch.compile."
+        )
+    # What is made here of a tensor of a level further out does not.
+    return t.requires_grad and t.view_as(t).requires_grad
 
 
 def edge_of(t: Tensor) -> Any:

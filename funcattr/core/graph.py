@@ -70,7 +70,11 @@ def name_of(value: Any) -> str:
     take one for the other.
     """
     with _lock:
-        for name, known in (*_named.items(), *_lasting.items()):
+        # Not the items: what is freed in another thread leaves them while they are gone through.
+        for ref in _named.valuerefs():
+            if ref() is value:
+                return ref.key
+        for name, known in _lasting.items():
             if known is value:
                 return name
         name = f"{getattr(value, '__name__', type(value).__name__)}-{uuid.uuid4().hex}"

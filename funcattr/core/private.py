@@ -184,7 +184,7 @@ def is_view(t: Tensor) -> bool:
 
     Without it a tensor counts as a view, and a write to it sends zeros to what it was before.
     """
-    known = getattr(t, "_is_view", None)
+    known = getattr(unbatched(t) if transforms_active() else t, "_is_view", None)
     return True if known is None else bool(known())
 
 
@@ -199,11 +199,11 @@ def share_memory(a: Tensor, b: Tensor) -> bool:
 
 
 def version(t: Tensor) -> int:
-    """How often ``t`` was written to; torch's own autograd goes by this count.
+    """How often ``t`` was written to, as autograd counts it: of all, where ``t`` is one of many.
 
     Without it nothing folds (`funcattr.operations.fold`), since every count is another.
     """
-    count: Any = getattr(t, "_version", None)
+    count: Any = getattr(unbatched(t) if transforms_active() else t, "_version", None)
     return next(_others) if count is None else int(count)
 
 

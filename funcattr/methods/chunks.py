@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import operator
+import re
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +20,7 @@ from ..core.contexts import tracked
 from ..core.graph import check_compiler
 from ..core.levels import compiling, transforming
 from ..core.memory import Largest, fitting, keep_blocks
+from ..core.private import is_wrapped
 from ..core.trees import stacked
 from ..cotangents import check_range
 from ..display.progress import bar
@@ -31,6 +34,8 @@ Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
 ChunkSize = int | str | None
 Reduce = Callable[[Any], Any]
 
+_OURS = "Funcattr|Argument|NoSite|NoMatch|HiddenSite|Target|Layer"
+_TOLD = re.compile(rf"raised exception (?:{_OURS})Error\(('.*'|\".*\")\)")
 AUTO_LIMIT = 256  # targets at once, beyond which a sweep gains nothing more
 
 
@@ -155,9 +160,10 @@ class Sweep:
         state = _random_state(device)
         out, _ = method.taped(self.args, self.kwargs, False, tape)
         self.attr.facts[:] = tape.facts
-        # A forward pass in the graph would draw other numbers.
-        same = torch.equal(state, _random_state(device))
-        return out, (tape.tensors, tape.facts) if same else None
+        # A forward pass in the graph would draw other numbers, and of what the model itself runs
+        # under torch.vmap nothing is left.
+        goes = torch.equal(state, _random_state(device)) and not any(map(is_wrapped, tape.tensors))
+        return out, (tape.tensors, tape.facts) if goes else None
 
 
 def _runs_once(method: Method | None) -> bool:
@@ -210,6 +216,9 @@ def _cause(error: BaseException) -> BaseException:
         inside = inside.__cause__ or inside.__context__
     if inside is not None or not type(error).__module__.startswith("torch."):
         return inside or error
+    told = _TOLD.search(str(error))  # of what is raised in traced code the text alone is left
+    if told is not None:
+        return FuncattrError(ast.literal_eval(told[1]))
     return FuncattrError(
         "torch.compile failed on the sweep of this model, as it does where a model keeps tensors "
         "on itself or takes shapes from values. Sweep it with compile=False, or take that out of "

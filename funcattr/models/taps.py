@@ -78,7 +78,7 @@ class Taps:
     def _visited(self, i: int, tensors: Sequence[Tensor], whole: Any) -> list[Tensor]:
         floats = [n for n, t in enumerate(tensors) if t.is_floating_point() or t.is_complex()]
         place = f"the {'input' if self.at_input else 'output'} of layer {self.layers[i].name!r}"
-        if depth() != self._depth:
+        if depth() != self._depth and not self._again:
             raise LayerError(
                 f"{place} is made inside of a transform of torch.func that the model makes (vmap, "
                 "grad), as another tensor for each example or level. Explain a layer outside of it."

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import rules
 from ..core.graph import node
 from ..core.levels import compiling
-from ..core.private import is_view, saved_tensors_are_hooked, version
+from ..core.private import is_batched, is_view, saved_tensors_are_hooked, version
 from ..core.trees import leaves
 from ..errors import ArgumentError, FuncattrError
 from .fold import Mergeable
@@ -222,8 +222,9 @@ def overwrite(x: Tensor, y: Tensor) -> Tensor:
     """``x.copy_(y)``.
 
     Detaches ``x`` first, so that the backward of ``copy_`` sends no zeros to what ``x`` was before.
-    Where gradients are switched off, they do not see the write at all.
+    Where gradients are switched off, they do not see the write at all. What is one of many cannot
+    be detached so, and a view neither.
     """
-    if torch.is_grad_enabled() and not is_view(x):
+    if torch.is_grad_enabled() and not (is_batched(x) or is_view(x)):
         x.detach_()
     return x.copy_(y)

@@ -11,11 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 from .. import rules
 from ..core.contexts import is_raw
-from ..core.edges import depends_on
+from ..core.edges import depends_on, requires_grad
 from ..core.identity import ByIdentity, Stands
 from ..core.layout import ambiguous
 from ..core.levels import compiling
-from ..core.private import is_view, saved_tensors_are_hooked
+from ..core.private import is_view, saved_tensors_are_hooked, unbatched
 from .behind import behind, collect, compared, elsewhere, merged, of_two, overwrite
 from .composite import Composite, among
 from .fold import Convolved, Mergeable, written_by
@@ -81,6 +81,7 @@ class Intercept(TorchFunctionMode):
         self.fused: list[str] = []  # where attention is one call
         self.plain = passing is not None and passing.plain
         self.groups = {group for c in composites for group in c.groups}
+        self._relevance = not self.groups <= {"activation"}
         if not self.groups.isdisjoint(("convolution", "linear")):
             self.groups.add("norm")  # which is merged into these
         if compiling():
@@ -196,11 +197,11 @@ class Intercept(TorchFunctionMode):
 
     def depends(self, t: Any) -> bool:
         """Whether ``t`` depends on the input that is differentiated."""
-        if not isinstance(t, Tensor) or not t.requires_grad or isinstance(t, torch.nn.Parameter):
+        if not isinstance(t, Tensor) or isinstance(t, torch.nn.Parameter):
             return False
-        if compiling():  # what is made here of a tensor of a level further out does not
-            return t.view_as(t).requires_grad
-        return self.roots is None or depends_on(t, self.roots, self._reaching)
+        if not requires_grad(t, self._relevance):
+            return False
+        return compiling() or self.roots is None or depends_on(t, self.roots, self._reaching)
 
     def called(self, call: Call, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
         """A call that was taken apart, with its rules."""
@@ -295,5 +296,5 @@ class Intercept(TorchFunctionMode):
 
     def note(self, call: Call, rule: rules.Rule | None = None, y: Tensor | None = None) -> None:
         if self.met is not None:
-            name, node = call.kind.names[0], None if y is None else y.grad_fn
+            name, node = call.kind.names[0], None if y is None else unbatched(y).grad_fn
             self.met.append(Met(name, call.spelling, self.where, tuple(call.x.shape), rule, node))

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.edges import requires_grad
 from ..core.graft import graft, steady
 from ..core.layout import ambiguous, unambiguous
 from ..core.levels import compiling, levels, transforming
@@ -128,7 +129,7 @@ def _normed(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
     if named is not None and transforming():
         args, kwargs = (), named
     out = func(*args, **kwargs)
-    if not out.requires_grad or not ambiguous(out):
+    if not (out.requires_grad if compiling() else requires_grad(out)) or not ambiguous(out):
         return out
     x = args[0] if args else kwargs["input"]
     usual, last = unambiguous(x), func in _BATCH_NORMS

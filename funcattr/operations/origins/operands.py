@@ -152,7 +152,7 @@ def _in_kernel(mode: Intercept, args: Args, kwargs: Kwargs, operands: Sequence[T
 
     Where queries and keys are constants, so are the weights, and one product is quicker.
     """
-    once = mode.passing is not None and mode.passing.final and mode.quick
+    once = mode.passing is not None and mode.passing.final and mode.quick and not vmap_active()
     fixed = not any(map(mode.depends, operands[:2]))
     return once and not fixed and not drops(args, kwargs) and fits(args, kwargs)
 
