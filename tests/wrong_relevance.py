@@ -35,7 +35,7 @@ def stored(attr=ATTR, data=X, targets=(0,)):
 # fmt: off
 RELEVANCE = {
     "deep_lift, a baseline by its place": (lambda: fa.deep_lift(NET, torch.zeros(1, 3)), ARGUMENT, "deep_lift takes baseline, argnums, output by their names, as baseline=...; got 1 more"),
-    "deep_lift, a baseline in a word": (lambda: fa.deep_lift(NET, baseline="zeros")(X, target=0), ARGUMENT, "baseline has the form of what is explained.*got 0 values in a str"),
+    "deep_lift, a baseline in a word": (lambda: fa.deep_lift(NET, baseline="zeros")(X, target=0), ARGUMENT, "baseline has the form of what is explained.*got 'zeros'"),
     "deep_lift, a baseline in an array": (lambda: fa.deep_lift(NET, baseline=np.zeros((1, 3)))(X, target=0), ARGUMENT, "baseline has the form.*An array goes in by torch.as_tensor"),
     "deep_lift, a baseline of another shape": (lambda: fa.deep_lift(NET, baseline=torch.zeros(5, 7))(X, target=0), ARGUMENT, r"broadcasts to its input, of shape \(2, 3\); got \(5, 7\)"),
     "deep_lift, a baseline that is no number": (lambda: fa.deep_lift(NET, baseline=math.nan)(X, target=0), ARGUMENT, "made of finite numbers; got nan"),

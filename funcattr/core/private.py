@@ -13,7 +13,7 @@ from types import CodeType
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..errors import FuncattrError
@@ -215,14 +215,14 @@ def watched(t: Tensor) -> bool:
     return bool(getattr(t, "_backward_hooks", True)) or t.retains_grad
 
 
-def uncompiled(module: nn.Module) -> nn.Module:
-    """The module that ``torch.compile`` has wrapped; ``module`` itself where there is none.
+def uncompiled(value: T) -> T:
+    """The module or function that ``torch.compile`` has wrapped; ``value`` where there is none.
 
     Without it a compiled part of a model counts as out of reach.
     """
-    while type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
-        module = module._orig_mod  # type: ignore[assignment]
-    return module
+    wrapper = type(value).__name__ == "OptimizedModule"
+    inside: T = getattr(value, "_orig_mod" if wrapper else "_torchdynamo_orig_callable", value)
+    return value if inside is value else uncompiled(inside)
 
 
 def saved_tensors_are_hooked(unknown: bool = True) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..core.layout import broadcasts
-from ..errors import ArgumentError
+from ..errors import ArgumentError, short
 
 Argnums = int | tuple[int, ...]
+_VALUES = (Tensor, int, float)
 
 
 class Chosen:
@@ -47,20 +48,21 @@ class Chosen:
     def baselines(self, baseline: Any) -> list[Tensor]:
         """What each tensor that is explained is compared with, of its shape.
 
-        ``baseline`` is None for zeros, a number, or what the argument is.
+        ``baseline`` is None for zeros, a number, or what the argument is; of several arguments, one
+        number or a tuple of these.
         """
-        given = [b for b in tree_flatten(baseline)[0] if isinstance(b, (Tensor, int, float))]
-        if baseline is None:
-            given = [0.0] * len(self.floats)
-        elif len(given) == 1:
-            given = given * len(self.floats)
-        if len(given) != len(self.floats):
+        trees = list(self._trees.values())
+        if self._single or baseline is None or isinstance(baseline, _VALUES):
+            each = [baseline] * len(trees)
+        elif isinstance(baseline, (tuple, list)) and len(baseline) == len(trees):
+            each = list(baseline)
+        else:
             raise ArgumentError(
-                f"baseline has the form of what is explained, with {len(self.floats)} float "
-                f"tensor{'s' if len(self.floats) != 1 else ''}, or is one number; got {len(given)} "
-                f"values in a {type(baseline).__name__}. An array goes in by torch.as_tensor."
+                f"baseline of {len(trees)} arguments is one number, or a tuple with what each of "
+                f"them is compared with; got {short(baseline)}."
             )
-        bad = [b for b in given if not isinstance(b, Tensor) and not math.isfinite(b)]
+        given = [b for part, tree in zip(each, trees) for b in tree.baselines(part)]
+        bad = [b for b in given if not isinstance(b, Tensor) and not _is_finite(b)]
         if bad:
             raise ArgumentError(f"a baseline is made of finite numbers; got {bad[0]}.")
         starts = []
@@ -101,12 +103,61 @@ class _Tree:
             )
         self.floats: list[Tensor] = [self.leaves[i] for i in self.where]
 
+    def baselines(self, baseline: Any) -> list[Any]:
+        """What a baseline has in the places of the float tensors."""
+        found: list[Any] = [None] * len(self.leaves)
+        places = list(range(len(self.leaves)))
+        where = places[0] if self.spec is None else tree_unflatten(places, self.spec)
+        _fill(found, where, baseline, set(self.where))
+        return [0.0 if found[i] is None else found[i] for i in self.where]
+
     def filled(self, floats: Iterator[Any], rest: Sequence[Any]) -> Any:
         """The argument with others in the place of its float tensors, and ``rest`` elsewhere."""
         leaves = list(rest)
         for i in self.where:
             leaves[i] = next(floats)
         return leaves[0] if self.spec is None else tree_unflatten(leaves, self.spec)
+
+
+def _fill(found: list[Any], where: Any, baseline: Any, floats: Set[int]) -> None:
+    """Puts the parts of a baseline into ``found``, at the numbers that ``where`` has instead.
+
+    Only ``floats`` of these numbers count.
+    """
+    places = set(tree_flatten(where)[0]) & floats
+    if not places:
+        return
+    if baseline is None or isinstance(baseline, _VALUES):
+        for place in places:
+            found[place] = baseline
+        return
+    mappings = isinstance(where, Mapping) and isinstance(baseline, Mapping)
+    if mappings and baseline.keys() <= where.keys():
+        missing = [part for key, part in where.items() if key not in baseline]
+        if floats.isdisjoint(tree_flatten(missing)[0]):
+            for key, part in baseline.items():
+                _fill(found, where[key], part, floats)
+            return
+    if mappings:
+        raise ArgumentError(
+            f"baseline has the keys of what is explained, {', '.join(map(repr, where))}; got "
+            f"{', '.join(map(repr, baseline)) or 'none'}."
+        )
+    lists = isinstance(where, (tuple, list)) and isinstance(baseline, (tuple, list))
+    if lists and len(where) == len(baseline):
+        for part, other in zip(where, baseline):
+            _fill(found, part, other, floats)
+        return
+    leaves, spec = tree_flatten(baseline)
+    if isinstance(where, int) or spec != tree_flatten(where)[1]:
+        like = "a tensor" if isinstance(where, int) else f"a {type(where).__name__}"
+        like += f" of {len(where)}" if lists else ""
+        raise ArgumentError(
+            f"baseline has the form of what is explained, {like}, or a number or None in its "
+            f"place; got {short(baseline)}. An array goes in by torch.as_tensor."
+        )
+    for place, leaf in zip(tree_flatten(where)[0], leaves):
+        found[place] = leaf
 
 
 def check_argnums(argnums: Argnums) -> None:
@@ -123,6 +174,10 @@ def _wrapped(n: int, count: int) -> int:
             f"{count} positional argument{'s' if count != 1 else ''}."
         )
     return n % count
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _is_float(value: Any) -> bool:

@@ -51,7 +51,7 @@ class _Forward:
         if self._own is not None:
             return self._own  # type: ignore[no-any-return]
         module: Any = self._module()
-        return types.MethodType(type(module).forward, module)
+        return types.MethodType(uncompiled(type(module).forward), module)
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -211,7 +211,7 @@ class Copy:
             same = func is value.func and args is value.args and kwargs is value.keywords
             return value if same else functools.partial(func, *args, **kwargs)
         if kind is types.FunctionType:
-            return self._function(value)
+            return self._function(uncompiled(value))
         return self._object(value) if own else value
 
     def _container(self, value: Any, kind: type, own: bool) -> Any:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from ..core.levels import compiling, vmapping
+from ..core.trees import leaves
 from ..errors import ArgumentError, LayerError, check_flags, nearest, short
 from ..operations.intercept import Intercept
 from ..operations.operation import Args, Kwargs
@@ -43,7 +47,7 @@ def over_embeddings(
         model: an ``nn.Module`` of ids (or what `with_rules` made of one).
         embedding: the embedding layer, or its path; None for that of ``get_input_embeddings()``,
             or the only one that there is. Where it is called more than once, the first call with
-            ids of the same shape.
+            these very ids.
         per_token: whether maps are summed over the dims of an embedding. That is what relevance,
             input x gradient and integrated gradients are for; False leaves them as they are.
 
@@ -105,16 +109,14 @@ class OverEmbeddings(Inside):
         return tuple(made)
 
     def call(self, args: Args, kwargs: Kwargs, **how: Any) -> Any:
-        given = [a for a in args if isinstance(a, Embedded)]
+        given = [_Given(a) for a in args if isinstance(a, Embedded)]
+        beside = leaves(([a for a in args if not isinstance(a, Embedded)], kwargs))
         args = tuple([a.ids if isinstance(a, Embedded) else a for a in args])
         around = functools.partial(_replaced, given)
         wraps = [*how.pop("wraps", ()), *((m, around) for m in self._alike())]
         out = call(self.func, args, kwargs, wraps=wraps, **how)
-        if given:
-            raise LayerError(
-                f"the embedding layer, {short(self.embedding)}, did not run on the ids; name "
-                "another one, over_embeddings(model, 'path.of.it')."
-            )
+        for one in given:
+            out = one.checked(out, self.embedding, beside)
         return out
 
     def _alike(self) -> list[nn.Module]:
@@ -127,15 +129,83 @@ class OverEmbeddings(Inside):
         return [self.embedding, *alike]
 
 
-def _replaced(given: list[Embedded], forward: Forward) -> Forward:
+class _Given:
+    """Ids and their embeddings, which a forward pass is to get once: in the first call with them.
+
+    In the place of those of other ids they would make another model of it. Where nobody can look
+    at values, both are computed, and the output is NaN where the ids were never looked up.
+    """
+
+    def __init__(self, embedded: Embedded) -> None:
+        self.ids: Any = embedded.ids
+        self.embeddings = embedded.embeddings
+        self._met: Any = False
+        self._again = self._others = False  # calls with these ids again, with others of their shape
+
+    def first(self, ids: Any) -> Any:
+        """Whether this call is the first one with these ids: a bool, or a tensor of one."""
+        if not isinstance(ids, Tensor) or self.ids is None or ids.shape != self.ids.shape:
+            return False
+        if vmapping() or compiling():
+            same = (ids == self.ids).all()
+            return same if self._met is False else same.logical_and(self._met.logical_not())
+        same = torch.equal(ids, self.ids)
+        self._again, self._others = self._again or (same and self._met), self._others or not same
+        return same and not self._met
+
+    def take(self, first: Any) -> None:
+        """Is told where it was taken."""
+        self._met = first if self._met is False else self._met.logical_or(first)
+
+    def checked(self, out: Any, layer: nn.Module, beside: Sequence[Any]) -> Any:
+        """What the model returns, which was given other arguments ``beside``.
+
+        Raises:
+            LayerError: the ids were not looked up, or nobody can tell which call is theirs.
+        """
+        if isinstance(self._met, Tensor):
+            return tree_map(functools.partial(_nan_without, self._met), out)
+        if not self._met:
+            others = " (it ran on others of their shape)" if self._others else ""
+            raise LayerError(
+                f"the embedding layer, {short(layer)}, did not run on the ids{others}; name "
+                "another one, over_embeddings(model, 'path.of.it'), or give the ids as the layer "
+                "gets them."
+            )
+        alike = [t for t in beside if isinstance(t, Tensor) and t.dtype is self.ids.dtype]
+        if self._again and any(torch.equal(t, self.ids) for t in alike):
+            raise LayerError(
+                f"the embedding layer, {short(layer)}, ran more than once on these ids, which two "
+                "arguments are, and whose call is whose cannot be told. Explain both: "
+                "argnums=(0, 1), say."
+            )
+        return out
+
+
+def _nan_without(met: Tensor, value: Any) -> Any:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return torch.where(met, value, torch.full_like(value, math.nan))
+
+
+def _replaced(given: list[_Given], forward: Forward) -> Forward:
     """``forward`` of an embedding layer, which gives what is given for the ids, once."""
 
     def looked_up(*args: Any, **kwargs: Any) -> Any:
         ids = next(iter((*args, *kwargs.values())), None)
-        for i, one in enumerate(given):
-            if isinstance(ids, Tensor) and one.ids is not None and ids.shape == one.ids.shape:
-                return given.pop(i).embeddings
-        return forward(*args, **kwargs)
+        out, taken = None, None
+        for one in given:
+            first = one.first(ids)
+            if first is True:
+                one.take(True)
+                return one.embeddings
+            if first is not False:
+                out = forward(*args, **kwargs) if out is None else out
+                first = first if taken is None else first.logical_and(taken.logical_not())
+                taken = first if taken is None else taken.logical_or(first)
+                one.take(first)
+                out = torch.where(first, one.embeddings, out)
+        return forward(*args, **kwargs) if out is None else out
 
     return looked_up
 

@@ -174,13 +174,23 @@ def _in_words(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwa
     try:
         return mode.around(func, *args, **kwargs)
     except Exception as error:
-        if not type(error).__module__.startswith("torch._dynamo"):
+        if isinstance(error, FuncattrError) or not _compiled(error):
             raise
         raise FuncattrError(
-            "a part of the model compiles itself as it runs (torch.cond and its kin, say), which "
-            "torch does under no mode and no transform. Write that part without it (torch.where, "
-            f"an if of Python's). It said: {first_line(error)}"
+            "a part of the model compiles itself as it runs (torch.cond, or a function wrapped by "
+            "torch.compile), which torch does under no mode. Leave that part uncompiled, and write "
+            f"torch.where or an if of Python's for a cond. It said: {first_line(error)}"
         ) from error
+
+
+def _compiled(error: Exception) -> bool:
+    """Whether it was raised while torch compiled a frame."""
+    if type(error).__module__.startswith("torch._dynamo"):
+        return True
+    at = error.__traceback__
+    while at is not None and at.tb_frame.f_globals.get("__name__") != "torch._dynamo.convert_frame":
+        at = at.tb_next
+    return at is not None
 
 
 def _traced(

@@ -120,7 +120,7 @@ BAD = {
     ),
     "baselines": (
         lambda a, f: fa.integrated_gradients(f, steps=2, baseline=(0.0, 1.0))(X, target=1),
-        "got 2 values",
+        "form of what is explained, a tensor",
     ),
 }
 

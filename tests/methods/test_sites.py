@@ -129,7 +129,7 @@ def test_a_compiled_function_inside_gives_the_right_answer_or_an_error(warm):
     expected = rule_gradient(lambda x: torch.relu(torch.relu(x - 0.1) * 2), X, 1, "guided")
     try:
         maps = fa.guided_backprop(model)(X, target=1)
-    except (fa.NoSiteError, RuntimeError):
+    except (fa.FuncattrError, RuntimeError):
         return
     assert_close(maps, expected, 1e-6)
 
@@ -211,7 +211,10 @@ BAD = {
     "function for sites": (lambda: fa.relu_rule(net(), sites=F.relu), "sites names activations"),
     "class for sites": (lambda: fa.relu_rule(net(), sites=nn.GELU), "sites names activations"),
     "class in sites": (lambda: fa.relu_rule(net(), sites={nn.ReLU: fa.rules.guided}), "from torch"),
-    "in place": (lambda: fa.relu_rule(net(), sites={torch.sin_: fa.rules.guided}), "in place"),
+    "in place": (
+        lambda: fa.relu_rule(net(), sites={torch.Tensor.uniform_: fa.rules.guided}),
+        "in place",
+    ),
     "a class": (lambda: fa.guided_backprop(nn.ReLU), "instance"),
     "an attribution": (lambda: fa.gradient(fa.gradient(net())), "attribution already"),
     "report": (lambda: fa.sites(3), "func is a function"),
@@ -246,3 +249,55 @@ def test_bad_input(name):
         call()
     assert isinstance(error.value, ValueError)
     assert isinstance(error.value, TypeError)
+
+
+class WithCompiled(nn.Module):
+    """A part of it is wrapped by ``torch.compile``, and no module."""
+
+    def __init__(self, way, wrap):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 4)
+        if way == "attribute":
+            self.middle = wrap(lambda x: torch.relu(x) * 2)
+        elif way == "list":
+            self.parts = [wrap(lambda x: torch.relu(x) * 2)]
+            self.middle = lambda x: self.parts[0](x)
+        elif way == "patched":
+            self.middle = lambda x: torch.relu(x) * 2
+            self.forward = wrap(self.forward)
+        else:
+            self.middle = lambda x: torch.relu(x) * 2
+
+    def forward(self, x):
+        return self.last(self.middle(self.first(x)))
+
+
+def aot_eager(f):
+    return torch.compile(f, backend="aot_eager")
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("way", ["attribute", "list", "patched", "class"])
+def test_functions_that_are_compiled_are_seen_in_modules(way):
+    torch.compiler.reset()
+    expected = fa.guided_backprop(WithCompiled("none", None))(X, target=1)
+    kind = WithCompiled
+    if way == "class":
+
+        class Decorated(WithCompiled):
+            forward = aot_eager(WithCompiled.forward)
+
+        kind = Decorated
+    model = kind(way, aot_eager)
+    assert_close(fa.guided_backprop(model)(X, target=1), expected)
+    swept = fa.sweep(fa.guided_backprop(model), X, targets=[1, 2])
+    assert_close(swept[0], expected)
+
+
+@pytest.mark.compiled
+def test_elsewhere_they_are_an_error_in_words():
+    torch.compiler.reset()
+    inner = aot_eager(torch.relu)
+    with pytest.raises(fa.FuncattrError, match=r"compiles itself.*wrapped by torch\.compile"):
+        fa.guided_backprop(lambda x: inner(x * 2))(X, target=1)
