@@ -83,8 +83,9 @@ def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> Non
         if "CompiledFunction" in name or "DifferentiableGraph" in name or _is_one(node, names):
             raise HiddenSiteError(
                 f"the forward pass of {_name(func)} has {name} in autograd's graph, which "
-                "no Python call made in this pass: a TorchScript or compiled function, where no "
-                "rule can reach, or the past of a tensor that is no argument and was not detached. "
+                "no Python call made in this pass: a TorchScript or compiled function, or one of "
+                "torch's own (lp_pool has a ReLU), where no rule can reach, or the past of a "
+                "tensor that is no argument and was not detached. "
                 f"{_WAY_OUT}"
             )
 

@@ -164,7 +164,9 @@ class _Given:
             LayerError: the ids were not looked up, or nobody can tell which call is theirs.
         """
         if isinstance(self._met, Tensor):
-            return tree_map(functools.partial(_nan_without, self._met), out)
+            # By way of the embeddings, so that derivatives by them are NaN as well.
+            lost = torch.where(self._met, 0.0, math.nan) * self.embeddings.sum()
+            return tree_map(functools.partial(_plus, lost), out)
         if not self._met:
             others = " (it ran on others of their shape)" if self._others else ""
             raise LayerError(
@@ -182,10 +184,9 @@ class _Given:
         return out
 
 
-def _nan_without(met: Tensor, value: Any) -> Any:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        return value
-    return torch.where(met, value, torch.full_like(value, math.nan))
+def _plus(lost: Tensor, value: Any) -> Any:
+    floats = isinstance(value, Tensor) and value.is_floating_point()
+    return value + lost.to(value.dtype) if floats else value
 
 
 def _replaced(given: list[_Given], forward: Forward) -> Forward:

@@ -82,7 +82,8 @@ def test_other_ids_than_those_given_are_refused():
     for n in 0, 1:
         with pytest.raises(fa.LayerError, match=r"did not run on the ids \(it ran on others"):
             attribution(Pair(shift=1), n)(Q, D, target=1)
-    lost = torch.vmap(lambda q: attribution(Pair(shift=1), 0)(q[None], D[:1], target=1)[0])
+    attr = attribution(Pair(shift=1), 0)
+    lost = torch.vmap(lambda q: attr(q[None], D[:1], target=1)[0])
     assert lost(Q).isnan().all()  # values cannot be looked at there
 
 
