@@ -6,10 +6,13 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
+import sys
 import types
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -23,14 +26,17 @@ __all__ = ["Description", "digest_of"]
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")  # what they return goes on
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
-# The values that a function may go by; other objects (a logger) lead to everything else.
+# The values that a function may go by, beside callables of the user's; other objects (a logger)
+# lead to everything else.
 _GLOBALS = (
     *(nn.Module, Tensor, np.ndarray, int, float, complex, str, bytes),
-    *(Mapping, Sequence, Set, *_FUNCTIONS),
+    *(Mapping, Sequence, Set, *_FUNCTIONS, types.BuiltinFunctionType, type),
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _INTERNAL = set(vars(nn.Module())) - {"training"}
 _LIBRARIES = ("torch", "funcattr", "numpy", "builtins", "math", "_operator", "operator")
+_STANDARD = f"{PurePath(os.__file__).parent}{os.sep}"
+_PACKAGES = {"site-packages", "dist-packages"}
 
 
 class Description:
@@ -40,6 +46,8 @@ class Description:
         self._modules: dict[int, nn.Module] = {}
         self._loose: list[Tensor] = []
         self._inside: set[int] = set()
+        self._code: dict[int, tuple[str, Any]] = {}  # with what it is, or its id would go to others
+        self._queue: list[Any] = []
 
     def of(self, value: Any) -> Any:
         """``value`` as something that JSON can hold, the same for the same value."""
@@ -49,9 +57,14 @@ class Description:
             return value if math.isfinite(value) else repr(value)
         if id(value) in self._inside:
             return "(itself)"
+        outermost = not self._inside
         self._inside.add(id(value))
         try:
-            return self._of(value)
+            found = self._of(value)
+            if not (outermost and self._queue):
+                return found
+            code = {"its code": digest_of(json.dumps(list(self._queued())).encode())}
+            return {**found, **code} if isinstance(found, dict) else {"value": found, **code}
         finally:
             self._inside.discard(id(value))
 
@@ -90,7 +103,7 @@ class Description:
         if isinstance(value, Composite):
             return [[self.of(where), self.of(rule)] for where, rule in value.rows]
         if isinstance(value, type):
-            return _name(value)
+            return _name(value) if _of_library(value) else self._later(value)
         if isinstance(value, _FUNCTIONS):
             return self._function(value)
         if isinstance(value, Mapping):
@@ -106,9 +119,12 @@ class Description:
             held = {f.name: getattr(value, f.name) for f in fields(value) if f.compare}
         else:
             held = dict(getattr(value, "__dict__", {}))
+        kind = self.of(type(value))
         if not held:
-            return _name(value) if hasattr(value, "__qualname__") else _ADDRESS.sub("", repr(value))
-        return {"type": _name(type(value)), **{n: self.of(item) for n, item in held.items()}}
+            named = hasattr(value, "__qualname__")
+            plain = _name(value) if named else _ADDRESS.sub("", repr(value))
+            return plain if _of_library(type(value)) else {"type": kind, "value": plain}
+        return {"type": kind, **{n: self.of(item) for n, item in held.items()}}
 
     def _module(self, module: nn.Module) -> str:
         known = id(module) in self._modules
@@ -116,7 +132,7 @@ class Description:
         if known:
             return f"{type(module).__qualname__} (the same)"
         parts = [
-            (name, _name(type(part)), self.of({k: v for k, v in vars(part).items() if _own(k)}))
+            (name, self.of(type(part)), self.of({k: v for k, v in vars(part).items() if _own(k)}))
             for name, part in module.named_modules()
         ]
         hooks = [
@@ -132,17 +148,48 @@ class Description:
         if isinstance(value, functools.partial):
             return {"partial": self.of(value.func), "of": self.of([value.args, value.keywords])}
         if isinstance(value, types.MethodType):
-            return {"method": value.__qualname__, "self": self.of(value.__self__)}
-        library = (value.__module__ or "").split(".")[0] in _LIBRARIES
-        if library and not value.__closure__:
+            does, whose = self.of(value.__func__), self.of(value.__self__)
+            return {"method": value.__qualname__, "function": does, "self": whose}
+        home = str(value.__globals__.get("__name__")).split(".")[
+            0
+        ]  # functools.wraps changes others
+        if home in _LIBRARIES and not value.__closure__:
             return _name(value)
-        used = [n for n in _names(value.__code__) if n in value.__globals__]
-        read = {n: v for n in used if isinstance(v := value.__globals__[n], _GLOBALS)}
+        text = f"{_name(value)} {digest_of(_code(value.__code__).encode())}"
+        read: dict[str, Any] = {}
+        if home in _LIBRARIES or _installed(value.__code__.co_filename):
+            # What it calls goes by the version; globals of packages hold caches and registries.
+            text += f" {getattr(sys.modules.get(home), '__version__', '')}".rstrip()
+        else:
+            for name in _names(value.__code__):
+                used = value.__globals__.get(name)
+                if isinstance(used, types.FunctionType):
+                    read[name] = self._later(used)
+                elif _matters(used):
+                    read[name] = used
         held = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
         rest = [value.__defaults__, value.__kwdefaults__, held, read]
         inside = self.of([item for item in rest if item])
-        text = f"{_name(value)} {digest_of(_code(value.__code__).encode())}"
         return {"function": text, "holds": inside} if inside else text
+
+    def _later(self, value: Any) -> str:
+        """A name for code that is described once, and not from inside of what it is called by.
+
+        Calls go deeper than Python's stack, and by more ways than can be gone.
+        """
+        if id(value) not in self._code:
+            self._code[id(value)] = f"{_name(value)} ({len(self._code)})", value
+            self._queue.append(value)
+        return self._code[id(value)][0]
+
+    def _queued(self) -> Iterator[Any]:
+        """What is left for later, and what that leaves."""
+        while self._queue:
+            value = self._queue.pop(0)
+            if isinstance(value, type):
+                yield [self.of(list(value.__mro__[1:])), self.of(_held_by(value))]
+            else:
+                yield self._function(value)
 
 
 def digest_of(data: bytes) -> str:
@@ -157,6 +204,43 @@ def _own(name: str) -> bool:
 def _name(value: Any) -> str:
     module = getattr(value, "__module__", None)
     return f"{module}.{value.__qualname__}" if module else str(value.__qualname__)
+
+
+def _of_library(value: Any) -> bool:
+    return str(getattr(value, "__module__", None)).split(".")[0] in _LIBRARIES
+
+
+def _installed(file: str) -> bool:
+    """Whether code is Python's own, or of a package with a version."""
+    theirs = file.startswith((_STANDARD, "<frozen "))
+    return theirs or not _PACKAGES.isdisjoint(PurePath(file).parts)
+
+
+def _matters(value: Any) -> bool:
+    """Whether a global, or an attribute of a class, is what a function may go by."""
+    if isinstance(value, _GLOBALS):
+        return True
+    acts = callable(value) or hasattr(type(value), "__get__")
+    return acts and not _of_library(type(value))
+
+
+def _held_by(kind: type) -> dict[str, Any]:
+    """The methods and attributes of a class itself, by their names, without what Python notes."""
+    held: dict[str, Any] = {}
+    for name, item in sorted(vars(kind).items(), key=lambda pair: pair[0]):
+        if isinstance(item, property):
+            item = [item.fget, item.fset, item.fdel]
+        elif isinstance(item, (staticmethod, classmethod)):
+            item = item.__func__
+        elif isinstance(item, (functools.cached_property, functools.partialmethod)):
+            item = item.func if isinstance(item, functools.cached_property) else vars(item)
+        elif name.startswith("__annotate") or (
+            name.startswith("__") and name.endswith("__") and not isinstance(item, _FUNCTIONS)
+        ):
+            continue
+        if _matters(item):
+            held[name] = item
+    return held
 
 
 def _filled(cell: types.CellType) -> bool:
@@ -175,8 +259,17 @@ def _names(code: types.CodeType) -> list[str]:
 
 def _code(code: types.CodeType) -> str:
     """What a function does, without where it stands."""
-    constants = [_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return repr((code.co_code, code.co_names, constants))
+    return repr((code.co_code, code.co_names, [_constant(c) for c in code.co_consts]))
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, types.CodeType):
+        return _code(value)
+    if isinstance(value, tuple):
+        return str([_constant(item) for item in value])
+    if isinstance(value, frozenset):  # whose order is another in every process
+        return f"set {sorted(map(_constant, value))}"
+    return repr(value)
 
 
 def _bytes(tensor: Tensor) -> bytes:
