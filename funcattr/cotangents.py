@@ -11,7 +11,7 @@ from torch import Tensor
 from .core.edges import EDGES, edge_of, nodes_behind
 from .core.levels import compiling
 from .core.private import is_wrapped
-from .errors import MISUSED, FuncattrError, TargetError, first_line
+from .errors import MISUSED, FuncattrError, TargetError, first_line, short
 from .targets import FORMS, Index, Target, encode
 
 __all__ = ["cotangents", "one_hot"]
@@ -38,16 +38,14 @@ def cotangents(
         return _by_callable(tuple(outs), lambda outs: _explained(target, unpack(outs)))
     out = unpack(outs)
     if not isinstance(out, Tensor):
+        # Of the targets of a sweep there is but a tensor of vmap's.
+        came = "integers" if isinstance(target, Index) else short(target)
         raise TargetError(
             f"the output is a {type(out).__name__}, not a tensor, so the target is a callable "
-            f"that takes a tensor out of it (lambda out: out['logits'][:, 3]); got {target!r}."
+            f"that takes a tensor out of it (lambda out: out['logits'][:, 3]); got {came}."
         )
     if target is None:
-        if out.numel() != (out.shape[0] if out.dim() else 1):
-            raise TargetError(
-                f"the output has shape {tuple(out.shape)}, several numbers per example: a target "
-                f"says which of them is explained. It is {FORMS}."
-            )
+        check_single(out)
         return (torch.ones_like(out),)
     if type(target) is int and out.dim() > 1 and not compiling():
         return (_column(out, target),)  # as `one_hot`, at a fifth of its time
@@ -136,6 +134,15 @@ def one_hot(out: Tensor, index: Tensor) -> Tensor:
         hot = match if hot is None else hot & match
     assert hot is not None
     return _one_of_many(hot.to(out.dtype).expand(out.shape), out)
+
+
+def check_single(out: Tensor) -> None:
+    """Raises a `TargetError` where ``out`` has more than one number per example."""
+    if out.numel() != (out.shape[0] if out.dim() else 1):
+        raise TargetError(
+            f"the output has shape {tuple(out.shape)}, several numbers per example: a target "
+            f"says which of them is explained. It is {FORMS}."
+        )
 
 
 def check_range(out: Any, index: Tensor) -> None:

@@ -252,6 +252,11 @@ BAD = {
     "no mapping": (lambda: viz.grid(MAP), "mapping"),
     "rows": (lambda: viz.grid({"a": MAP, "b": MAP[:1]}), "a map for each target"),
     "names": (lambda: viz.grid({"a": MAP}, ["x"]), "1 targets"),
+    "one number": (
+        lambda: viz.grid({"a": torch.tensor(1.0)}),
+        r"'a' are several maps, .*tensor\(1",
+    ),
+    "one number in an array": (lambda: viz.grid({"a": np.array(1.0)}), "'a' are several maps"),
     "no maps": (lambda: viz.grid({"a": []}), "no maps of 'a'"),
     "pictures": (lambda: viz.grid({"a": MAP}, picture=[ONES]), "one per row"),
     "sizes": (lambda: viz.compare(ONES, torch.ones(3, 2)), "interpolate"),

@@ -12,6 +12,7 @@ import funcattr as fa
 from funcattr.compat import captum
 
 BOTH = fa.bundle(ATTR, fa.gradient(NET))
+DICT = fa.gradient(lambda x: {"logits": NET(x)})
 CAM = fa.grad_cam(CONV, "1")
 VMAP = r"^reduce raised .*a function of one map.*runs under torch.vmap: without .item\(\)"
 RULE_VMAP = r"^the rule '<lambda>' raised .*runs under torch.vmap: without .item\(\)"
@@ -22,8 +23,8 @@ def sweep(attr=ATTR, **more):
     return fa.sweep(attr, X, **{"targets": [0, 1], **more})
 
 
-def stream(**more):
-    return list(fa.stream(ATTR, X, **{"targets": [0, 1], "chunk_size": 1, **more}))
+def stream(attr=ATTR, **more):
+    return list(fa.stream(attr, X, **{"targets": [0, 1], "chunk_size": 1, **more}))
 
 
 def ruled_sweep(rule):
@@ -160,6 +161,12 @@ IN_SWEEPS = {
     "chunk_size, a float tensor": (lambda: sweep(chunk_size=torch.tensor(1.5)), ARGUMENT, r"None or 'auto'; got tensor\(1.5"),
     "reduce, a number": (lambda: sweep(reduce=3), ARGUMENT, "reduce is a function of one map; got 3"),
     "reduce to None": (lambda: sweep(reduce=lambda m: None), ARGUMENT, "returns a tensor, or a pytree of tensors; got NoneType"),
+    "an output that is a dict": (lambda: sweep(DICT), TARGET, r"the output is a dict, not a tensor, so the target is a callable.*; got integers\.$"),
+    "an output that is a dict, compiled": (lambda: sweep(DICT, compile=True), fa.FuncattrError, r"the output is a dict.*; got integers\.$"),
+    "an output that is a dict, in a stream": (lambda: stream(attr=DICT, targets=torch.tensor([[0, 1]])), TARGET, r"got integers\.$"),
+    "reduce to nothing": (lambda: sweep(reduce=lambda m: ()), ARGUMENT, r"returns a tensor, or a pytree of tensors; got no tensor, \(\)"),
+    "reduce to nothing, compiled": (lambda: sweep(reduce=lambda m: [], compile=True), fa.FuncattrError, r"got no tensor, \[\]"),
+    "reduce to an empty dict": (lambda: stream(reduce=lambda m: {}), ARGUMENT, r"a pytree of tensors; got no tensor, \{\}"),
     "reduce to a word": (lambda: stream(reduce=lambda m: "a"), ARGUMENT, "a pytree of tensors; got str"),
     "reduce to a number, too": (lambda: sweep(reduce=lambda m: [m.sum(), 1]), ARGUMENT, "got Tensor, int"),
     "reduce of nothing": (lambda: sweep(reduce=lambda: 0), ARGUMENT, VMAP),

@@ -118,11 +118,13 @@ class Data:
         if num_workers is not None:
             options |= {"num_workers": num_workers, "prefetch_factor": None}
         self.dataset, self.options = data, options
-        self.by_number = not isinstance(data, IterableDataset) and hasattr(data, "__getitem__")
-        if not self.by_number and not hasattr(data, "__iter__"):
+        in_turn = isinstance(data, IterableDataset)
+        self.by_number = not in_turn and hasattr(data, "__getitem__")
+        if not self.by_number and not in_turn:
             raise ArgumentError(
                 "data is a torch.utils.data.Dataset or DataLoader, or a sequence of examples; got "
-                f"a {type(data).__name__}."
+                f"a {type(data).__name__}. What can only be iterated goes into a list, or an "
+                "IterableDataset, whose __iter__ begins anew each time."
             )
         self.batch_size = batch_size or 8
         self.length = self._length(length)

@@ -54,7 +54,8 @@ def sweep_dataset(
         data: a ``torch.utils.data.Dataset`` or ``DataLoader`` (or a sequence) of inputs, of
             ``(input, label)`` pairs, or of dicts: of these ``label`` or ``labels`` is the label,
             the first other entry the input, and the rest goes to the model by name. The order is
-            the data set's. Of an iterable one, what is done is loaded again, and left.
+            the data set's. Of an iterable one, what is done is loaded again, and left. All examples
+            are done, also those that a loader with ``drop_last=True`` leaves out.
         targets: as in `sweep`, the same ``T`` for every example: ints, tuples of ints, or an
             integer tensor ``[T]`` or ``[T, k]``; None where the output is one number. Or a function
             of some of ``x``, ``label`` and ``out`` (by these names; a batch of each) that returns

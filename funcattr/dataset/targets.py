@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cotangents import check_range
+from ..cotangents import check_range, check_single
 from ..errors import ArgumentError, TargetError, short
 from ..targets import as_tensor, encode_all
 
@@ -140,14 +140,15 @@ class PerExample:
 
 
 def values_at(out: Any, targets: Any) -> Tensor | None:
-    """The numbers that are explained, ``[B, T]``; None where the output is no tensor.
+    """The numbers that are explained, ``[B, T]``; None where the output is no tensor of examples.
 
     Raises:
-        TargetError: a target lies outside of it.
+        TargetError: a target lies outside of it, or is missing.
     """
-    if not isinstance(out, Tensor):
+    if not isinstance(out, Tensor) or not out.dim():
         return None
     if not isinstance(targets, Tensor):
+        check_single(out)
         return out.reshape(len(out), 1)
     index = targets.to(out.device)
     index = index[:, None, None].expand(-1, len(out), 1) if index.dim() == 1 else index

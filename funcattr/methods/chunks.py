@@ -271,8 +271,8 @@ def _reduced(maps: Any, reduce: Reduce | None) -> Any:
             "(torch.where)."
         ) from error
     leaves = tree_flatten(reduced)[0]
-    if not all(isinstance(leaf, Tensor) for leaf in leaves):
-        came = ", ".join(type(leaf).__name__ for leaf in leaves)
+    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
+        came = ", ".join(type(leaf).__name__ for leaf in leaves) or f"no tensor, {reduced!r}"
         raise ArgumentError(
             f"reduce returns a tensor, or a pytree of tensors; got {came}. Leave out .item()."
         )

@@ -90,7 +90,8 @@ def flat(value: Any, name: str) -> Array:
 
 def batch_of(values: Any, name: str) -> list[Any]:
     """What stands for several maps, one by one: a tensor or an array ``[T, ...]``, a sequence."""
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+    single = getattr(values, "ndim", 1) == 0  # has a __len__, which raises
+    if single or isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise ArgumentError(f"{name} are several maps, [T, ...]; got {short(values)}.")
     return [values[i] for i in range(len(values))]
 
