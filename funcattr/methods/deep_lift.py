@@ -26,7 +26,9 @@ __all__ = ["deep_lift"]
 
 _NAMES = (
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal"),
-    *("square", "pow", "float_power", "__pow__", "__rpow__", "__rdiv__", "abs", "absolute"),
+    *("square", "pow", "float_power", "__pow__", "__rpow__", "abs", "absolute"),
+    *("div", "divide", "true_divide", "__rdiv__", "xlogy", "xlog1py", "entr", "polygamma"),
+    *("gammaln", "psi", "mvlgamma", "multigammaln", "erfcx", "ndtri", "i0", "i0e", "i1", "i1e"),
     *("sin", "cos", "tan", "sinh", "cosh", "sign", "sgn", "erf", "erfc", "erfinv", "expit"),
     *("asin", "acos", "atan", "asinh", "acosh", "atanh", "sinc", "logit", "lgamma", "digamma"),
     *("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "log_ndtr", "ndtr"),

@@ -20,6 +20,7 @@ from ..errors import ArgumentError, FuncattrError
 from .fold import Mergeable
 from .kinds.activation import ELUS, Activation
 from .kinds.norm import Norm
+from .kinds.others.elementwise import turned
 from .kinds.outcome import Outcome
 from .kinds.stand_in import StandIn, Whole
 from .operation import Args, Call, Kind, Kwargs, Operation
@@ -182,7 +183,8 @@ def collect(
     x = call.x.clone() if compares else call.x  # the model may write to it
     out = func(*args, **kwargs)
     if compares:
-        tensors = (*call.tensors, *call.kind.constants(x))
+        others = [t if t is None else t.clone() for t in call.tensors]
+        tensors = (*others, *call.kind.constants(x))
         collected.append(Operation(call.kind, x, tensors, tuple(x.shape), known=out.clone()))
     return out
 
@@ -209,6 +211,8 @@ def compared(
         found.append(next(references[i], None) if getattr(rule, "compares", False) else None)
         here = kind.kind if isinstance(kind, StandIn) else kind
         other = found[-1]
+        if other is not None and other.kind != here:
+            found[-1] = other = turned(other, here)
         if getattr(rule, "compares", False) and (other is None or other.kind != here):
             raise FuncattrError(
                 "the function calls other operations for the baseline than for the input, so they "

@@ -219,6 +219,8 @@ def _acts(tests: tuple[Test, ...], rule: rules.Rule, call: Call) -> bool:
         return rules.is_pair(rule) and any([t.by == "module" for t in tests])
     if not rules.is_pair(rule):
         return isinstance(call.kind, Activation)
+    if getattr(rule, "compares", False) and getattr(call.kind, "straight", False):
+        return bool(call.tensors)  # it needs none; for a baseline the divisor may be what depends
     if not _BY_NAME.isdisjoint(call.kind.names) and _BY_NAME.isdisjoint(_named(tests)):
         return False
     if getattr(rule, "needs_weight", False) and not _named(tests):

@@ -20,6 +20,7 @@ from .behind import behind, collect, compared, elsewhere, merged, of_two, overwr
 from .composite import Composite, among
 from .fold import Convolved, Mergeable, written_by
 from .kinds import activation, convolution, norm
+from .kinds.others.elementwise import other
 from .kinds.outcome import Outcome
 from .kinds.table import CALLS, GROUP_OF, in_order
 from .operation import Args, Call, Kwargs, Operation
@@ -148,13 +149,12 @@ class Intercept(TorchFunctionMode):
         return out
 
     def _routed(self, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
-        first = self._once and convolution.few_inputs(func, args)
-        if first or GROUP_OF.get(func) in self.groups:
+        if (self._once and convolution.few_inputs(func, args)) or GROUP_OF.get(func) in self.groups:
             call = CALLS[func](func, args, kwargs, self.depends)
             if call is not None:
                 return self.called(call, func, args, kwargs)
         elif func in self.functions or (compiling() and among(func, self.functions)):
-            return self.called(activation.other(func, args, kwargs), func, args, kwargs)
+            return self.called(other(func, args, kwargs, self.depends), func, args, kwargs)
         if func in WATCHED:
             return watched(self, func, args, kwargs)
         return func(*args, **kwargs)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from .pair import Plain
+from .propagation import refuse_half
 
 NEAR = 1e-10  # below it a difference is none, and the derivative is taken
 
@@ -28,6 +29,8 @@ class Rescale(Plain):
     reads_x: ClassVar[bool] = False
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
+        if operation.kind.straight:
+            return ()
         x, y, x0, y0 = _values(operation)
         if operation.tensors:  # an exponent, which may be another one for the baseline
             y0 = operation.kind.value(x0, *operation.tensors)
@@ -71,4 +74,6 @@ def _values(operation: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     other = operation.reference
     if other is None:
         raise ArgumentError("DeepLIFT's rules compare with a baseline: use funcattr.deep_lift.")
-    return operation.x, operation.value(), other.x, other.value()
+    y = operation.value()
+    refuse_half(y, operation, "DeepLIFT", "to tell a difference from none")
+    return operation.x, y, other.x, other.value()

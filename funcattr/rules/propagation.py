@@ -82,12 +82,17 @@ def checked(out: Tensor, operation: Any) -> Tensor:
     Raises:
         ArgumentError: it cannot.
     """
+    refuse_half(out, operation, "relevance", "to stand for 0")
+    return out
+
+
+def refuse_half(out: Tensor, operation: Any, method: str, small: str) -> None:
+    """Raises where ``out`` is in float16, which has not the ``small`` number of a method."""
     if out.dtype == torch.float16:
         raise ArgumentError(
-            f"{operation.where} is in float16, which is too coarse for relevance (there is no "
-            "number below 6e-8 to stand for 0); use bfloat16 or float32."
+            f"{operation.where} is in float16, which is too coarse for {method} (there is no "
+            f"number below 6e-8 {small}); use bfloat16 or float32."
         )
-    return out
 
 
 @dataclass(frozen=True)

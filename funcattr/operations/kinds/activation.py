@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import resolve_name
 
 from ... import rules
-from ...core.graph import constant, name_of, named, show
+from ...core.graph import named, show
 from ...core.levels import compiling
 from ...core.private import below_a_mode, vmap_active
-from ...errors import ArgumentError, short
 from ..calls import by_users
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise
 
@@ -78,11 +76,12 @@ show(*SPELLINGS)
 
 @dataclass(frozen=True)
 class Activation(Kind):
-    """An elementwise function of ``x``: ``call(x, *tensors, *args, **kwargs)``.
+    """An elementwise function of ``x``: ``call(*first, x, *tensors, *args, **kwargs)``.
 
-    ``text`` names the function, and ``activation`` what it computes. The last of the tensors go by
-    ``keywords``. ``ceiling`` is None where the function is no ReLU, infinity for ReLU, and ``c``
-    where it is clipped at ``c``.
+    ``turned`` says that the first of the tensors is in front of ``x``, and ``quotient`` that it is
+    the quotient of two. ``text`` names the function, and ``activation`` what it computes. The last
+    of the tensors go by ``keywords``. ``ceiling`` is None where the function is no ReLU, infinity
+    for ReLU, and ``c`` where it is clipped at ``c``.
     """
 
     text: str
@@ -92,6 +91,18 @@ class Activation(Kind):
     kwargs: tuple[tuple[str, Any], ...] = ()
     keywords: tuple[str, ...] = ()
     in_place: bool = False
+    first: tuple[Any, ...] = ()
+    turned: bool = False
+    quotient: bool = False
+
+    @property
+    def straight(self) -> bool:
+        """Whether it is known to be linear in ``x``."""
+        return self.quotient and not (self.first or self.turned)
+
+    def turned_round(self) -> Activation:
+        """The same function of two tensors, as one of the other."""
+        return replace(self, turned=not self.turned)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,7 +131,9 @@ class Activation(Kind):
         call = _CALLS.get(self.text) or named(self.text)
         lead = len(tensors) - len(self.keywords)
         by_name = dict(zip(self.keywords, tensors[lead:]))
-        out: Tensor = call(x, *tensors[:lead], *self.args, **dict(self.kwargs), **by_name)
+        front, behind = tensors[: self.turned], tensors[self.turned : lead]
+        both = (*self.first, *front, x, *behind)
+        out: Tensor = call(*both, *self.args, **dict(self.kwargs), **by_name)
         return out
 
     def push(self, t: Tensor, x: Tensor | None, *tensors: Tensor | None) -> Tensor:
@@ -182,7 +195,8 @@ def _ceiling(activation: str, args: Args, kwargs: Kwargs) -> float | None:
     return None
 
 
-def _call(spelling: Spelling, args: Args, kwargs: Kwargs) -> Call:
+def call_of(spelling: Spelling, args: Args, kwargs: Kwargs, **more: Any) -> Call:
+    """A call of a function of one tensor, or of several; ``more`` as for `Activation`."""
     rest, positional = dict(kwargs), args[1:]
     x: Tensor = args[0] if args else rest.pop("input" if "input" in rest else "self")
     in_place = spelling.in_place
@@ -203,6 +217,7 @@ def _call(spelling: Spelling, args: Args, kwargs: Kwargs) -> Call:
         tuple((name, value) for name, value in rest.items() if name not in keywords),
         keywords,
         in_place,
+        **more,
     )
     tensors = (*positional[:lead], *(rest[name] for name in keywords))
     mark = "(inplace=True)" if in_place and not spelling.in_place else ""
@@ -210,46 +225,7 @@ def _call(spelling: Spelling, args: Args, kwargs: Kwargs) -> Call:
 
 
 def _recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
-    return _call(SPELLINGS[func], args, kwargs)
-
-
-#: Functions that write to their first argument, and those that return the result.
-_RESULT = {
-    getattr(space, name): getattr(space, name[:-1])
-    for space in (torch, torch.Tensor)
-    for name in dir(space)
-    if name.endswith("_") and not name.endswith("__") and hasattr(space, name[:-1])
-} | {torch.Tensor.__ipow__: torch.Tensor.pow}
-show(*_RESULT)
-
-
-def other(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Call:
-    """A call of any elementwise torch function that is not among the activations.
-
-    Raises:
-        ArgumentError: its first argument is no tensor, on which rules act.
-    """
-    shown = _shown(func)
-    if func is torch.pow and args and not isinstance(args[0], Tensor):
-        func, args = torch.Tensor.__rpow__, args[::-1]
-    if args and not isinstance(args[0], Tensor):
-        raise ArgumentError(
-            f"a rule for {shown} acts on its first argument, which is a tensor then; the function "
-            f"calls it with {short(args[0])}."
-        )
-    name, in_place = _returning(func)
-    return _call(Spelling(shown, name, func, in_place), args, kwargs)._replace(spelling=shown)
-
-
-@constant
-def _returning(func: Callable[..., Any]) -> tuple[str, bool]:
-    """The name of the function that returns the result, and whether ``func`` writes it."""
-    return name_of(_RESULT.get(func, func)), func in _RESULT
-
-
-@constant
-def _shown(func: Callable[..., Any]) -> str:
-    return resolve_name(func) or repr(func)
+    return call_of(SPELLINGS[func], args, kwargs)
 
 
 CALLS: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(SPELLINGS, _recognise)

@@ -1,0 +1,1 @@
+"""Elementwise functions of torch's that are no activations."""
