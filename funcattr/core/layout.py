@@ -72,6 +72,11 @@ def _strides(t: Tensor, last: bool) -> tuple[int, ...]:
     return tuple(strides)
 
 
+def dense(t: Tensor) -> Tensor:
+    """``t`` with all of its zeros, of which torch can take parts as it cannot of a sparse one."""
+    return t if t.layout is torch.strided else t.to_dense()
+
+
 def twin(t: Tensor) -> Tensor:
     """A copy of ``t`` with its strides: kernels round by them, and a model's output is its own."""
     strided = t.layout is torch.strided and not transforms_active()

@@ -189,12 +189,12 @@ class Operation:
 
     @property
     def weight(self) -> Tensor:
-        """The weight of a linear operation.
+        """The weight of a linear operation, dense where the model's is sparse.
 
         Raises:
             ArgumentError: it has none.
         """
-        return self._weights()[0]
+        return layout.dense(self._weights()[0])
 
     @property
     def bias(self) -> Tensor | None:

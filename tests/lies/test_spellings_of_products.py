@@ -15,6 +15,7 @@ W = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_se
 V, B, SQUARE = W[:, 0].clone(), W[0].clone(), W[:3] + 2 * torch.eye(3, dtype=torch.float64)
 ATEN = torch.ops.aten
 RULES = (R.epsilon(0.3), R.z_plus(eps=0.1), R.alpha_beta(eps=0.1), R.gamma(eps=0.1))
+RULES += (R.flat(), R.w_square(), R.z_box(-4, 4))
 per_example = lambda f: lambda x: torch.stack([f(row) for row in x])
 
 # (the spelling, the same by F.linear)
@@ -40,7 +41,14 @@ SPELLINGS = {
     "tensordot of dims": (lambda x: torch.tensordot(W, x, dims=([0], [1])).T, BY_W),
     "einsum, batch last": (lambda x: torch.einsum("io,ib->ob", W, x.T).T, BY_W),
     "einsum of one": (per_example(lambda x: torch.einsum("i,io->o", x, W)), per_example(BY_W)),
+    "linear by a vector": (lambda x: F.linear(x, V)[:, None], BY_V),
+    "aten.linear by a vector": (lambda x: ATEN.linear(x, weight=V)[:, None], BY_V),
+    "linear of one by a vector": (
+        per_example(lambda x: F.linear(x, V, B[0])[None]),
+        lambda x: F.linear(x, V[None], B[:1]),
+    ),
     "sparse.mm": (lambda x: torch.sparse.mm(W.T.to_sparse(), x.T).T, BY_W),
+    "sparse.mm by rows": (lambda x: torch.sparse.mm(W.T.to_sparse_csr(), x.T).T, BY_W),
     "sparse @": (lambda x: (W.T.to_sparse() @ x.T).T, BY_W),
     "baddbmm": (lambda x: torch.baddbmm(B, x[None], W[None])[0], SHIFTED),
     "addbmm": (lambda x: torch.addbmm(B, x[None], W[None]), SHIFTED),
@@ -48,12 +56,11 @@ SPELLINGS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_as_a_linear_layer(name, rule):
     sparse = name.startswith("sparse")
-    if sparse and rule is not RULES[0]:
-        pytest.skip("torch has no parts of sparse weights")
     spelled, expected = (fa.lrp(f, fa.Composite([("linear", rule)])) for f in SPELLINGS[name])
     x = torch.randn(2, 4, dtype=torch.float64)
     assert_close(spelled(x, target=0), expected(x, target=0))

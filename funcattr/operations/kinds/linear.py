@@ -18,7 +18,7 @@ from torch import Tensor
 from ...core import layout
 from ..operation import Args, Call, Depends, Kind, Kwargs, Operation, Recognise, Shape, by_name
 from .outcome import spelled
-from .products import product
+from .products import Product, product
 
 
 def along(values: Tensor, dim: int, of: Tensor) -> Tensor:
@@ -109,7 +109,9 @@ _LINEAR_ARGS = dict.fromkeys(("input", "weight", "bias"))
 def _linear(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
     named = by_name(_LINEAR_ARGS, args, kwargs)
     x, weight, bias = (named[name] for name in _LINEAR_ARGS)
-    return Call(Dense(), x, (weight, bias), "nn.functional.linear")
+    # A weight of one dim, without that of the outputs, is multiplied as by matmul.
+    kind = Dense() if weight.dim() > 1 else Product("matmul", False)
+    return Call(kind, x, (weight, bias), "nn.functional.linear")
 
 
 def _matmul(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
