@@ -44,6 +44,7 @@ def cotangents(
             f"the output is a {type(out).__name__}, not a tensor, so the target is a callable "
             f"that takes a tensor out of it (lambda out: out['logits'][:, 3]); got {came}."
         )
+    _check_real(out)
     if target is None:
         check_single(out)
         return (torch.ones_like(out),)
@@ -146,13 +147,29 @@ def check_single(out: Tensor) -> None:
 
 
 def check_range(out: Any, index: Tensor) -> None:
-    """Raises a `TargetError` where encoded targets ``[..., k]`` lie outside of ``out``."""
-    if not isinstance(out, Tensor) or out.dim() <= index.shape[-1]:
+    """Raises a `TargetError` where encoded targets ``[..., k]`` lie outside of ``out``.
+
+    As it does where ``out`` is complex.
+    """
+    if not isinstance(out, Tensor):
+        return  # `cotangents` says more
+    _check_real(out)
+    if out.dim() <= index.shape[-1]:
         return  # `one_hot` says more
     for dim, values in enumerate(index.unbind(-1), start=1):
         beyond = values[(values < -out.shape[dim]) | (values >= out.shape[dim])]
         if len(beyond):
             raise _out_of_range(out, dim, f"got {int(beyond[0])}")
+
+
+def _check_real(out: Tensor) -> None:
+    # A one-hot cotangent of it is the real part's alone, which nobody asked for.
+    if out.is_complex():
+        raise TargetError(
+            f"an index, or None, is a target of real outputs; got one of {out.dtype}, of shape "
+            f"{tuple(out.shape)}. Pass a callable that makes a real number of it: "
+            "lambda out: out[:, 3].abs(), or .real."
+        )
 
 
 def _column(out: Tensor, index: int) -> Tensor:

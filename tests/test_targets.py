@@ -82,6 +82,14 @@ def test_forms(name):
     assert_close(explain(target), by_hand(f, select))
 
 
+def test_real_numbers_of_complex_outputs():
+    """By an int they are refused (`wrong_targets`); the real part alone was explained."""
+    wave = lambda x: torch.exp(1j * flat(x)) * flat(x)
+    for target in (lambda o: o[:, 1].abs(), lambda o: o[:, 1].imag):
+        assert_close(fa.gradient(wave)(X, target=target), by_hand(wave, target))
+        assert_close(fa.sweep(fa.gradient(wave), X, targets=[target])[0], by_hand(wave, target))
+
+
 def test_outputs_of_linearize_are_whole():
     out, _ = fa.gradient(FORMS["object"][0]).linearize(X)
     assert_close(out.logits, flat(X))

@@ -31,6 +31,19 @@ def ruled_sweep(rule):
     return sweep(fa.rule_backprop(NET, rule))
 
 
+def wave(x):
+    return NET(x) * 1j
+
+
+class Wave(nn.Module):
+    def forward(self, x):
+        return x * 1j
+
+
+WAVES = fa.gradient(wave)
+COMPLEX = r"a target of real outputs; got one of torch.complex64, of shape \(2,.*lambda out: out\[:, 3\].abs\(\)"
+
+
 class Linear:
     """A pair that counts on numbers."""
 
@@ -111,6 +124,15 @@ IN_CALLS = {
     "an int of a dict": (lambda: fa.gradient(scores)(X, target=0), TARGET, r"a dict, not a tensor.*callable.*lambda out.*got 0"),
     "an int of a list": (lambda: fa.gradient(lambda x: [NET(x)])(X, target=0), TARGET, "a list, not a tensor"),
     "an int of several layers": (lambda: fa.gradient(fa.layer_output(CONV, ["1", "0"]))(IMAGES, target=0), TARGET, "a list, not a tensor"),
+    "an int of a complex output": (lambda: WAVES(X, target=1), TARGET, COMPLEX),
+    "a tuple of a complex output": (lambda: WAVES(X, target=(1,)), TARGET, COMPLEX),
+    "one per example of a complex output": (lambda: WAVES(X, target=[0, 1]), TARGET, COMPLEX),
+    "a tensor of a complex output": (lambda: WAVES(X, target=torch.tensor(1)), TARGET, COMPLEX),
+    "None of a complex output": (lambda: fa.gradient(lambda x: wave(x)[:, 0])(X), TARGET, COMPLEX),
+    "a complex part of an output": (lambda: fa.gradient(lambda x: {"a": wave(x)}, output="a")(X, target=1), TARGET, COMPLEX),
+    "a complex neuron": (lambda: fa.gradient(fa.layer_output(nn.Sequential(NET, Wave()), "1"))(X, target=1), TARGET, COMPLEX),
+    "a complex output behind layers": (lambda: fa.layer_gradient_x_activation(nn.Sequential(NET, Wave()), "0")(X, target=1), TARGET, COMPLEX),
+    "a complex number of a callable": (lambda: WAVES(X, target=lambda o: o[:, 1]), TARGET, "float tensor.*got torch.complex64"),
     "no batch under vmap": (lambda: torch.vmap(ATTR)(X, target=0), TARGET, r"shape \(2,\). A model of single examples needs a batch dimension of 1"),
     "floats under vmap": (lambda: torch.vmap(ATTR.linearize(X)[1])(torch.tensor([0.0, 1.0])), TARGET, r"holds integers; got dtype torch.float32. Pass target.long\(\)"),
     "too many under vmap": (lambda: torch.vmap(ATTR.linearize(X)[1])(torch.zeros(2, 3).long()), TARGET, "has 2 of them.*got 3"),
@@ -146,6 +168,9 @@ IN_SWEEPS = {
     "callables that fail": (lambda: sweep(targets=[lambda out: out["a"]]), TARGET, CALLABLE),
     "compiled callables": (lambda: sweep(targets=[lambda out: out], compile=True), ARGUMENT, "compile=True needs targets of one form that are no callables; .*compile=False"),
     "compiled forms that differ": (lambda: stream(targets=[0, None], compile=True), ARGUMENT, "targets of one form"),
+    "ints of a complex output": (lambda: sweep(WAVES), TARGET, COMPLEX),
+    "ints of a complex output in a stream": (lambda: list(fa.stream(WAVES, X, targets=[0, 1], chunk_size=1)), TARGET, COMPLEX),
+    "ints of a complex output, compiled": (lambda: sweep(WAVES, compile=True), TARGET, COMPLEX),
     "compile by a word": (lambda: sweep(compile="max-autotune"), ARGUMENT, "compile is True or False; got 'max-autotune'"),
     "progress by a word": (lambda: sweep(progress="yes"), ARGUMENT, "progress is True or False; got 'yes'"),
     "target as well": (lambda: sweep(target=0), ARGUMENT, r"funcattr.sweep\(attr, x, targets=...\)"),

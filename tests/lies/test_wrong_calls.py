@@ -1,6 +1,6 @@
 """Whoever calls something wrongly is told so, in words that help, and nothing of theirs is changed.
 
-The rows here, 460 in `wrong_calls`, `wrong_relevance`, `wrong_rules` and `wrong_targets`, do not
+The rows here, 472 in `wrong_calls`, `wrong_relevance`, `wrong_rules` and `wrong_targets`, do not
 repeat the 115 of the files for one thing (`test_targets`, `test_sweep`, `test_sites`,
 `test_layers`, `test_compose`, `test_composites`, and `test_compat_captum_errors`, where the words
 are Captum's own).
