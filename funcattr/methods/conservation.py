@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from ..core.levels import compiling, levels
+from ..core.private import is_batched
 from ..cotangents import cotangents
 from ..display.table import Table
 from ..engine.linearize import linearize
@@ -174,6 +175,12 @@ class _Noted:
 
     def pull(self, operation: Any, g: Tensor, *prepared: Tensor) -> Tensor:
         out, *rest = prepared
+        if is_batched(g):
+            raise ArgumentError(
+                f"conserved keeps a book of numbers, and {operation.where} is under a torch.vmap "
+                "of the model's own, where they are of one example each. Write that part on the "
+                "whole batch."
+            )
         pulled = self._rule.pull(operation, g, *rest)
         if pulled is None:
             pulled = g.new_zeros(operation.shape)

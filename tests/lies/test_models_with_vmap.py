@@ -137,3 +137,8 @@ def test_compiled_it_is_python_or_an_error():
     guided = of("guided_backprop", "gate", "vmap")
     maps = fa.sweep(guided, X, targets=[0, 1], compile=True)
     assert_close(maps[1], of("guided_backprop", "gate", "loop")(X, target=1), 1e-9)
+
+
+def test_a_book_of_its_relevance_is_refused():
+    with pytest.raises(fa.ArgumentError, match=r"conserved keeps a book.*torch\.vmap of the model"):
+        fa.conserved(of("epsilon_plus", "conv", "vmap"), X, target=1)
