@@ -14,6 +14,7 @@ from torch import nn
 import funcattr as fa
 from funcattr import composites
 
+pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # of an old torch
 X = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 V = X.flip(0).cos()
 
@@ -85,6 +86,11 @@ METHODS = {
 }
 
 
+def skip_before(version, method):
+    if version > VERSION and method != "guided_backprop":
+        pytest.skip("a Function with an argument that is None fails under vmap in this torch")
+
+
 def of(method, part, loop):
     return METHODS[method](Net(part, loop).double().eval())
 
@@ -97,6 +103,7 @@ def fails_in_torch(method, part):
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("method", METHODS)
 def test_its_maps_are_those_of_a_loop(method, part, loop):
+    skip_before((2, 1), method)
     if fails_in_torch(method, part):
         pytest.skip("torch's derivative of a sigmoid that is written to")
     expected, attr = of(method, part, "loop")(X, target=1), of(method, part, loop)
@@ -107,6 +114,7 @@ def test_its_maps_are_those_of_a_loop(method, part, loop):
 @pytest.mark.parametrize("part", ["attention", "gate", "rms", "conv", "in place"])
 @pytest.mark.parametrize("method", ["attn_lrp", "epsilon_plus"])
 def test_so_are_their_derivatives(method, part):
+    skip_before((2, 1), method)
     one, other = (of(method, part, loop) for loop in ("loop", "vmap"))
     forward = [torch.func.jvp(lambda x, a=a: a(x, target=1), (X,), (V,))[1] for a in (one, other)]
     assert_close(forward[1], forward[0], 1e-9)
