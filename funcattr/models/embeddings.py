@@ -149,7 +149,7 @@ class _Given:
         if vmapping() or compiling():
             same = (ids == self.ids).all()
             return same if self._met is False else same.logical_and(self._met.logical_not())
-        same = torch.equal(ids, self.ids)
+        same = bool((ids == self.ids).all())  # of another dtype, too
         self._again, self._others = self._again or (same and self._met), self._others or not same
         return same and not self._met
 

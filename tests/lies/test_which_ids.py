@@ -87,6 +87,12 @@ def test_other_ids_than_those_given_are_refused():
     assert lost(Q).isnan().all()  # values cannot be looked at there
 
 
+def test_of_another_dtype_they_are_the_same_ids():
+    model = Pair()
+    model.table.register_forward_pre_hook(lambda module, args: (args[0].int(),))
+    assert_close(attribution(model, 1)(Q, D, target=1), by_hand(model, 1))
+
+
 def test_once_more_on_the_same_ids_is_the_first_call():
     class Twice(nn.Module):
         def __init__(self):
