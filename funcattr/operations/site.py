@@ -14,7 +14,15 @@ from ..core import layout
 from ..core.contexts import raw, seen
 from ..core.graph import named, node
 from ..core.levels import apply, compiling
-from ..core.private import below_a_mode, forward_mode_active, is_wrapped, pushed, transforms_active
+from ..core.private import (
+    CAN_COMPILE,
+    below_a_mode,
+    forward_mode_active,
+    is_batched,
+    is_wrapped,
+    pushed,
+    transforms_active,
+)
 from ..errors import FuncattrError
 from .calls import prepared_by, pulled_by
 from .fresh import Named, reference, shown
@@ -63,7 +71,8 @@ class Site(torch.autograd.Function):
         ctx.kind, ctx.place, x, *tensors = inputs
         ctx.level = ctx.place.counter.next()
         ctx.shape, ctx.dtype, ctx.out_shape = tuple(x.shape), x.dtype, tuple(output.shape)
-        ctx.set_materialize_grads(False)
+        # None as a cotangent fails under torch.vmap before torch 2.13, and is zeros there.
+        ctx.set_materialize_grads(not CAN_COMPILE and is_batched(x))
         # Under torch.vmap nothing but tensors can be saved, and the same for both directions. What
         # is not needed is not saved, since the model may write to it.
         if ctx.kind.stands_in:

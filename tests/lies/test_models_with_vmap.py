@@ -86,11 +86,6 @@ METHODS = {
 }
 
 
-def skip_before(version, method):
-    if version > VERSION and method != "guided_backprop":
-        pytest.skip("a Function with an argument that is None fails under vmap in this torch")
-
-
 def of(method, part, loop):
     return METHODS[method](Net(part, loop).double().eval())
 
@@ -103,7 +98,6 @@ def fails_in_torch(method, part):
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("method", METHODS)
 def test_its_maps_are_those_of_a_loop(method, part, loop):
-    skip_before((2, 1), method)
     if fails_in_torch(method, part):
         pytest.skip("torch's derivative of a sigmoid that is written to")
     expected, attr = of(method, part, "loop")(X, target=1), of(method, part, loop)
@@ -114,7 +108,6 @@ def test_its_maps_are_those_of_a_loop(method, part, loop):
 @pytest.mark.parametrize("part", ["attention", "gate", "rms", "conv", "in place"])
 @pytest.mark.parametrize("method", ["attn_lrp", "epsilon_plus"])
 def test_so_are_their_derivatives(method, part):
-    skip_before((2, 1), method)
     one, other = (of(method, part, loop) for loop in ("loop", "vmap"))
     forward = [torch.func.jvp(lambda x, a=a: a(x, target=1), (X,), (V,))[1] for a in (one, other)]
     assert_close(forward[1], forward[0], 1e-9)
