@@ -150,9 +150,8 @@ class Description:
         if isinstance(value, types.MethodType):
             does, whose = self.of(value.__func__), self.of(value.__self__)
             return {"method": value.__qualname__, "function": does, "self": whose}
-        home = str(value.__globals__.get("__name__")).split(".")[
-            0
-        ]  # functools.wraps changes others
+        module = str(value.__globals__.get("__name__"))  # functools.wraps changes __module__
+        home = module.split(".")[0]
         if home in _LIBRARIES and not value.__closure__:
             return _name(value)
         text = f"{_name(value)} {digest_of(_code(value.__code__).encode())}"

@@ -143,9 +143,9 @@ class Origins:
         same = written is out and (func not in FOLLOWED or _version(written) != before)
         if sources and isinstance(written, Tensor) and (same or func in WRITES):
             origin = _of_all(origins)
-            bent = func in EXPONENTIALS or GROUP_OF.get(func) in ("activation", "softmax")
             softmax = func in EXPONENTIALS or GROUP_OF.get(func) == "softmax"
-            weight, mixed = origin.weight or bent, origin.mixed or softmax
+            weight = origin.weight or softmax or GROUP_OF.get(func) == "activation"
+            mixed = origin.mixed or softmax
             self._note(written, origin._replace(weight=weight, mixed=mixed))
             return out
         if sources and isinstance(out, (tuple, list)):
