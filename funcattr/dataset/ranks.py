@@ -32,8 +32,8 @@ def rank_and_size() -> tuple[int, int]:
     return int(rank), int(size)
 
 
-def share(missing: Callable[[], Sequence[int]]) -> list[int]:
-    """What falls to this process of the blocks that are missing.
+def share(missing: Callable[[], Sequence[int]], blocks: int) -> list[int]:
+    """What falls to this process of the blocks that are missing, out of a number of blocks.
 
     Of processes that can speak to each other (an initialised torch.distributed, or the address that
     torchrun gives) the first says once what is missing, before any of them begins, and each takes
@@ -44,21 +44,26 @@ def share(missing: Callable[[], Sequence[int]]) -> list[int]:
     if size == 1:
         return list(missing())
     if dist.is_available() and dist.is_initialized():
-        return _agreed(missing)[rank::size]
-    if dist.is_available() and all(name in os.environ for name in _PLACE):
+        said = _agreed(missing, blocks)
+    elif dist.is_available() and all(name in os.environ for name in _PLACE):
         dist.init_process_group("gloo", init_method="env://", timeout=timedelta(minutes=30))
         try:
-            return _agreed(missing)[rank::size]
+            # Gloo's thread has this tensor, too. While there is a name for it here, the thread can
+            # let go of it without Python, for which it would wait, and the group for the thread.
+            said = _agreed(missing, blocks)
         finally:
             dist.destroy_process_group()
-    return [number for number in missing() if number % size == rank]
+    else:
+        return [number for number in missing() if number % size == rank]
+    numbers: list[int] = said.nonzero().flatten().tolist()
+    return numbers[rank::size]
 
 
-def _agreed(missing: Callable[[], Sequence[int]]) -> list[int]:
-    said: list[object] = [list(missing()) if dist.get_rank() == 0 else None]
-    cuda = dist.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else None
-    dist.broadcast_object_list(said, 0, device=device)
-    found = said[0]
-    assert isinstance(found, list)
-    return found
+def _agreed(missing: Callable[[], Sequence[int]], blocks: int) -> torch.Tensor:
+    """For each block whether it is missing, as the first process finds it."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    said = torch.zeros(blocks, dtype=torch.uint8, device=device)
+    if dist.get_rank() == 0:
+        said[list(missing())] = 1
+    dist.broadcast(said, 0)
+    return said

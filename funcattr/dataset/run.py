@@ -104,7 +104,7 @@ def sweep_dataset(
     )  # fmt: skip
     todo = prepared(asked)
     to = todo.open(store, resume)
-    mine = share(lambda: to.missing(todo.layout, failed=retry_failed))
+    mine = share(lambda: to.missing(todo.layout, failed=retry_failed), todo.layout.blocks)
     count = sum(len(todo.layout.block(number)) for number in mine)
     begin = time.perf_counter()
     cuts = [cut for number in mine for cut in todo.cuts(number)]
