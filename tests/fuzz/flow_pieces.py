@@ -102,6 +102,9 @@ class Checkpoint(Piece):
     def __init__(self, options, h, make):
         super().__init__()
         self.inside = make.like(options["inner"], h)
+        for module in self.inside.modules():
+            if hasattr(module, "reads"):  # run again, it would not read what it read before
+                module.reads = False
         self.early = options["early"]
 
     @staticmethod

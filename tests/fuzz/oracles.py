@@ -214,7 +214,8 @@ def told_by_node(t, entry):
         if gradients[place] is not None:
             entry[0] = gradients[place].clone()
 
-    t.grad_fn.register_prehook(note)
+    if t.grad_fn is not None:  # else it is of a branch without gradients, and nothing comes back
+        t.grad_fn.register_prehook(note)
 
 
 def gradients(value, leaves):

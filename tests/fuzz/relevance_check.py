@@ -10,6 +10,7 @@ from .linear_oracle import FORMULAS, STEADY, Linears
 from .networks import CLASSES
 from .oracles import tensors
 
+LARGEST = 1e6
 LINEAR_RULES = {
     "epsilon": fa.rules.epsilon(STEADY),
     "z_plus": fa.rules.z_plus(eps=STEADY),
@@ -42,7 +43,10 @@ def relevance(case):
 
     def expected(target):
         with linears.replaced():
-            return case.oracle.maps(relu, target)
+            maps = case.oracle.maps(relu, target)
+        if any(m.abs().max() > LARGEST for m in maps):
+            raise Skip("relevance over next to nothing")  # where rounding says what comes out
+        return maps
 
     close(maps, expected(theirs), what, 1e-7)
     times = [m * x for m, x in zip(expected(theirs), tensors(case.args))]
