@@ -24,8 +24,8 @@ CAN_COMPILE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 T = TypeVar("T")
 _functorch: Any = getattr(torch._C, "_functorch", None)
 _others = itertools.count()
-#: The module of the derivatives of operators that others register; without it none is refused.
-OPERATORS = "torch._library."
+#: The modules of derivatives of operators that others register, and that torch is handed functions.
+OPERATORS = ("torch._library.", "torch._higher_order_ops.")
 
 # Whether a transform of torch.func is under way, in this thread. Without it (torch before 2.1)
 # every call is made as if one were, which is right, and slower.

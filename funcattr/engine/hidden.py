@@ -72,6 +72,10 @@ def refuse_scripted(parts: Sequence[tuple[str, torch.nn.Module]], composite: Com
             )
 
 
+#: How nodes are called of which nobody knows what they run.
+_KERNELS = ("CompiledFunction", "DifferentiableGraph", "GraphedBackward")
+
+
 def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> None:
     """Raises where autograd's graph has an activation of the composite's that is no site.
 
@@ -80,12 +84,12 @@ def refuse_unseen(func: Func, composite: Composite, graph: Iterable[Any]) -> Non
     names = composite.activations
     for node in graph:
         name = node.name()
-        if "CompiledFunction" in name or "DifferentiableGraph" in name or _is_one(node, names):
+        if any([kernel in name for kernel in _KERNELS]) or _is_one(node, names):
             raise HiddenSiteError(
                 f"the forward pass of {_name(func)} has {name} in autograd's graph, which "
-                "no Python call made in this pass: a TorchScript or compiled function, or one of "
-                "torch's own (lp_pool has a ReLU), where no rule can reach, or the past of a "
-                "tensor that is no argument and was not detached. "
+                "no Python call made in this pass: a TorchScript or compiled function, a CUDA "
+                "graph, or one of torch's own (lp_pool has a ReLU), where no rule can reach, or "
+                "the past of a tensor that is no argument and was not detached. "
                 f"{_WAY_OUT}"
             )
 

@@ -22,7 +22,7 @@ from .fold import Convolved, Mergeable, written_by
 from .kinds import activation, convolution, norm
 from .kinds.others.elementwise import other
 from .kinds.outcome import Outcome
-from .kinds.table import CALLS, GROUP_OF, in_order
+from .kinds.table import CALLS, CLONES, GROUP_OF, in_order
 from .operation import Args, Call, Kwargs, Operation
 from .origins.opened import OPENED
 from .origins.operands import of_several, unstopped
@@ -119,6 +119,7 @@ class Intercept(TorchFunctionMode):
         kwargs = kwargs or {}
         if not compiling() and (is_raw() or not self._active):
             return func(*args, **kwargs)
+        func, args, kwargs = in_order(func, args, kwargs)
         passing = self.passing
         if passing is not None and passing.plain:
             passing.repeats = passing.repeats or saved_tensors_are_hooked()
@@ -127,11 +128,10 @@ class Intercept(TorchFunctionMode):
             self.watch((args, kwargs), func)
         if self.stands:
             args, kwargs = self.stands.arguments(args, kwargs)
-        if func is torch.Tensor.clone and self.outputs.get(args[0]) is not None:
+        if func in CLONES and self.outputs.get(args[0]) is not None:
             return self._copied(args[0], func(*args, **kwargs))
         if self.substitute is not None:
             args, kwargs = self.substitute(args, kwargs, self._functions.inside)
-        args, kwargs = in_order(func, args, kwargs) if kwargs else (args, kwargs)
         if self._opens and func in OPENED:
             with self:
                 return OPENED[func](*args, **kwargs)

@@ -77,8 +77,17 @@ _FACTORS: Mapping[Callable[..., Any], slice] = {
 _PRODUCTS = frozenset((*_FACTORS, F.embedding_bag))
 _FUSED = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 _NORMS = (*_BATCH_NORMS, *_INSTANCE_NORMS)
+#: What norms and attention call in turn, which models call that were exported and decomposed.
+_PARTS = spelled(
+    *("native_layer_norm", "native_group_norm", "native_batch_norm", "cudnn_batch_norm"),
+    *("miopen_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
+    *("_batch_norm_impl_index", "_batch_norm_with_update", "_batch_norm_no_update"),
+    *(f"_scaled_dot_product_{kind}_attention" for kind in ("flash", "efficient", "cudnn")),
+    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"),
+    *("_transformer_encoder_layer_fwd", "_native_multi_head_attention"),
+)
 #: The functions that are watched.
-WATCHED = _PRODUCTS.union(_OPAQUE, _AUTOGRAD, _HOOKED, _NORMS, _EMBEDDINGS, _FUSED)
+WATCHED = _PRODUCTS.union(_OPAQUE, _AUTOGRAD, _HOOKED, _NORMS, _EMBEDDINGS, _FUSED, _PARTS)
 
 
 def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Any:
@@ -98,6 +107,14 @@ def watched(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwarg
         return _normed(func, args, kwargs)
     if func in _HOOKED and mode.passing is not None and mode.passing.folds:
         raise Unfold
+    ruled = mode.strict and not mode.groups.isdisjoint(("norm", "group_norm", "attention"))
+    if func in _PARTS and ruled and any(map(mode.depends, leaves((args, kwargs)))):
+        raise HiddenSiteError(
+            f"the forward pass calls {func.__name__}, a part of a norm or of attention that no "
+            "rule can act on. Call the whole of it, as torch.nn.functional has it (export models "
+            "without run_decompositions), or pass require_match=False to let relevance pass it by "
+            "its true derivative."
+        )
     if func in _OPAQUE and mode.met is not None:
         path = mode.path[-1] if mode.path else ""
         mode.met.append(Met("relu", _OPAQUE[func], path, tuple(args[0].shape), None))

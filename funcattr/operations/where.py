@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +14,7 @@ from torch.overrides import resolve_name
 from ..core.levels import compiling
 from ..errors import MISUSED, ArgumentError, FuncattrError, first_line, nearest, short
 from .kinds.activation import SPELLINGS, Activation
+from .kinds.others.operators import FUNCTIONS
 from .kinds.table import KINDS
 from .operation import Call
 
@@ -201,6 +202,8 @@ def test_of(place: Any) -> Test:
     Raises:
         ArgumentError: it is none.
     """
+    if isinstance(place, Hashable):
+        place = FUNCTIONS.get(place, place)  # type: ignore[call-overload]
     if isinstance(place, str):
         if place not in KINDS:
             raise ArgumentError(

@@ -118,7 +118,6 @@ REFUSED = {
     "convolution": lambda x: torch.convolution(
         x[..., None], W.T[..., None], None, [1], [0], [1], False, [0], 1
     )[..., 0],
-    "aten.conv1d": lambda x: ATEN.conv1d(x[..., None], W.T[..., None])[..., 0],
     "conv_tbc": lambda x: torch.conv_tbc(x[:, None], W[None], B)[:, 0],
     "lstm_cell": Cell(nn.LSTMCell),
     "gru": Cell(nn.GRU),

@@ -85,4 +85,4 @@ def _group_norm(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call
     return Call(kind, named["input"], tensors, "nn.functional.group_norm")
 
 
-CALLS: Mapping[Any, Recognise] = {F.group_norm: _group_norm}
+CALLS: Mapping[Any, Recognise] = dict.fromkeys((F.group_norm, torch.group_norm), _group_norm)

@@ -136,7 +136,7 @@ def _reversed(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call |
 
 
 CALLS: Mapping[Callable[..., Any], Recognise] = {
-    **dict.fromkeys((F.linear, torch.ops.aten.linear, torch.ops.aten.linear.default), _linear),
+    F.linear: _linear,
     **dict.fromkeys(spelled("addmm"), _addmm),
     **dict.fromkeys((*spelled("matmul", "mm", "__matmul__"), torch.sparse.mm), _matmul),
     torch.Tensor.__rmatmul__: _reversed,

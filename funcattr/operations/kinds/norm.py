@@ -72,31 +72,26 @@ _NAMES = ("input", "running_mean", "running_var", "weight", "bias")
 _BATCH_NORM_ARGS = {**dict.fromkeys(_NAMES), "training": False, "momentum": 0.1, "eps": 1e-5}
 _INSTANCE_NORM_ARGS = {**dict.fromkeys(_NAMES), "use_input_stats": True}
 _INSTANCE_NORM_ARGS |= {"momentum": 0.1, "eps": 1e-5}
+_TORCHS = ("input", "weight", "bias", "running_mean", "running_var")  # torch.batch_norm's order
+_ARGS: Mapping[Callable[..., Any], Kwargs] = {
+    F.batch_norm: _BATCH_NORM_ARGS,
+    F.instance_norm: _INSTANCE_NORM_ARGS,
+    torch.batch_norm: {**dict.fromkeys(_TORCHS), **_BATCH_NORM_ARGS, "cudnn_enabled": True},
+    torch.instance_norm: {**dict.fromkeys(_TORCHS), **_INSTANCE_NORM_ARGS, "cudnn_enabled": True},
+}
 
 
 def _batch_norm(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
-    named = by_name(_BATCH_NORM_ARGS, args, kwargs)
+    named = by_name(_ARGS[func], args, kwargs)
     if named["training"]:
         return None
     x, *tensors = (named[name] for name in _NAMES)
     return Call(Norm(named["eps"]), x, tuple(tensors), "nn.functional.batch_norm")
 
 
-_TORCHS = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
-_TORCHS_ARGS = {**dict.fromkeys(_TORCHS), "cudnn_enabled": True}
-
-
-def _torchs_own(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
-    """``torch.batch_norm``, whose arguments stand in another order."""
-    named = by_name(_TORCHS_ARGS, args, kwargs)
-    more = {name: named[name] for name in _BATCH_NORM_ARGS}
-    return _batch_norm(func, (), more, depends)
-
-
-CALLS: Mapping[Callable[..., Any], Recognise] = {
-    F.batch_norm: _batch_norm,
-    torch.batch_norm: _torchs_own,
-}
+CALLS: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(
+    (F.batch_norm, torch.batch_norm), _batch_norm
+)
 
 
 def without_statistics(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> Kwargs | None:
@@ -105,12 +100,8 @@ def without_statistics(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> 
     The output is the same without them, and ``torch.vmap`` refuses to write to them. None for other
     calls.
     """
-    if func is F.batch_norm:
-        named = by_name(_BATCH_NORM_ARGS, args, kwargs)
-        writes = named["training"]
-    elif func is F.instance_norm:
-        named = by_name(_INSTANCE_NORM_ARGS, args, kwargs)
-        writes = named["use_input_stats"]
-    else:
+    if func not in _ARGS:
         return None
+    named = by_name(_ARGS[func], args, kwargs)
+    writes = named.get("training") or named.get("use_input_stats")
     return {**named, "running_mean": None, "running_var": None} if writes else None

@@ -42,14 +42,8 @@ _SPACES = (torch, torch.Tensor, torch.linalg, torch.special, F)
 
 
 def spelled(*names: str) -> frozenset[Callable[..., Any]]:
-    """Torch's functions of these names, and its operators, which ``torch.ops`` has."""
-    found = [getattr(space, name) for name in names for space in _SPACES if hasattr(space, name)]
-    for name in names:
-        packet = getattr(torch.ops.aten, name, None)
-        if packet is not None:
-            found.append(packet)
-            found += [getattr(packet, o) for o in packet.overloads() if "out" not in o]
-    return frozenset(found)
+    """Torch's functions of these names; of its operators see `operators.FUNCTIONS`."""
+    return frozenset(getattr(s, name) for name in names for s in _SPACES if hasattr(s, name))
 
 
 def _in_place(**names: str) -> Mapping[Callable[..., Any], Callable[..., Any]]:

@@ -181,7 +181,7 @@ def _recognise(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call 
     x, dims = named["input"], _DIMS[func]
     if named["return_indices"] or x.dim() != dims + 2:
         return None
-    stride = named["kernel_size"] if named["stride"] is None else named["stride"]
+    stride = named["stride"] or named["kernel_size"]
     sizes = (named["kernel_size"], stride, named["padding"], named["dilation"])
     window = (*(per_dim(size, dims) for size in sizes), named["ceil_mode"])
     kind = MaxPool(window) if dims == 2 else MaxPoolOfAny(window, dims)
@@ -198,7 +198,7 @@ def _average(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | 
     x = named.pop("input")
     if x.dim() != 4:
         return None
-    stride = named["kernel_size"] if named["stride"] is None else named["stride"]
+    stride = named["stride"] or named["kernel_size"]
     sizes = (named["kernel_size"], stride, named["padding"])
     kernel, stride, padding = (per_dim(size, 2) for size in sizes)
     rest = (named["ceil_mode"], named["count_include_pad"], named["divisor_override"])
@@ -215,7 +215,9 @@ def _adaptive(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call |
     return Call(Mean((sizes,), sizes == (1, 1)), x, (), "nn.functional.adaptive_avg_pool2d")
 
 
-_DIMS: Mapping[Callable[..., Any], int] = {F.max_pool1d: 1, F.max_pool2d: 2, F.max_pool3d: 3}
+_DIMS: Mapping[Callable[..., Any], int] = {
+    getattr(space, f"max_pool{dims}d"): dims for space in (F, torch) for dims in (1, 2, 3)
+}
 CALLS: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(_DIMS, _recognise)
 MEANS: Mapping[Callable[..., Any], Recognise] = {
     F.avg_pool2d: _average,

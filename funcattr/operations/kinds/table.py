@@ -18,6 +18,7 @@ from . import (
     products,
     transposed,
 )
+from .others.operators import function_of
 from .outcome import spelled
 from .transformer import attention, layer_norm
 
@@ -47,6 +48,8 @@ KINDS = {group: group for group in _GROUPS} | dict.fromkeys(
 KINDS |= {"matmul": "linear", "deviation": "deviation", "elementwise": "elementwise"}
 KINDS |= dict.fromkeys(("batch_norm", "layer_norm", "rms_norm"), "norm")
 
+#: Copies, of which all is known that is of what they are copies of.
+CLONES = spelled("clone")
 #: The functions whose tensors `Recognise` takes by their place, and how these are called.
 _ORDER: Mapping[Callable[..., Any], tuple[str, ...]] = {
     **dict.fromkeys((*outcome.SUMS, *outcome.PRODUCTS, *outcome.MEANS), ("input", "other")),
@@ -65,11 +68,16 @@ _ORDER: Mapping[Callable[..., Any], tuple[str, ...]] = {
 }
 
 
-def in_order(func: Callable[..., Any], args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-    """The arguments of a call, with tensors that it names in their place."""
-    for name in _ORDER.get(func, ())[len(args) :]:
+def in_order(
+    func: Callable[..., Any], args: Args, kwargs: Kwargs
+) -> tuple[Callable[..., Any], Args, Kwargs]:
+    """A call by the function that an operator is, with tensors that it names in their place."""
+    func = function_of(func)
+    if "self" in kwargs and not args:  # what operators call their first
+        args, kwargs = (kwargs["self"],), {k: v for k, v in kwargs.items() if k != "self"}
+    for name in _ORDER.get(func, ())[len(args) :] if kwargs else ():
         if name not in kwargs:
             break
         args = (*args, kwargs[name])
         kwargs = {key: value for key, value in kwargs.items() if key != name}
-    return args, kwargs
+    return func, args, kwargs

@@ -21,6 +21,7 @@ from ...rules import Rule
 from ...rules.propagation import PassThrough
 from ..behind import stand_in
 from ..kinds.norm import without_statistics
+from ..kinds.others.operators import overloads
 from ..kinds.table import GROUP_OF
 from ..kinds.transformer.elementwise import (
     AFFINE,
@@ -46,7 +47,9 @@ _FOLLOWED_NAMES = (
     *("gather", "topk", "sort", "chunk", "split", "unbind", "tensor_split", "repeat", "tile"),
     *("repeat_interleave", "broadcast_to", "tril", "triu", "roll", "flip", "pad", "ravel"),
     *("reshape_as", "view_as", "squeeze", "sum", "mean", "detach", "__getitem__"),
+    *("split_with_sizes", "unsafe_split", "unsafe_chunk"),
 )
+_OPERATORS = ("to", "_to_copy", "slice", "alias", "_unsafe_view", "lift_fresh_copy")
 _PROPERTIES = [getattr(torch.Tensor, name).__get__ for name in ("T", "mT", "H", "mH")]
 #: Of these what comes out has the origin of what goes in, but for its shape.
 FOLLOWED = frozenset(
@@ -54,7 +57,7 @@ FOLLOWED = frozenset(
     for name in _FOLLOWED_NAMES
     for space in (torch, torch.Tensor, F, torch.functional)
     if hasattr(space, name)
-).union(_PROPERTIES)
+).union(_PROPERTIES, *map(overloads, _OPERATORS))
 
 
 #: These put several together, or choose among them.

@@ -100,7 +100,7 @@ _WITHOUT = spelled(
     *("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist"), *_CONVOLUTIONS
 )
 _PLACED = spelled("addmm_", "baddbmm_", "addbmm_", "addmv_", "addr_", "addcmul_")
-_OF_ONE = spelled("prod", "cumprod", "cumprod_", "std_mean", "native_layer_norm")
+_OF_ONE = spelled("prod", "cumprod", "cumprod_", "std_mean")
 
 
 def flat(args: Args) -> list[Any]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...operation import Args, Call, Depends, Kind, Kwargs, Recognise, by_name
-from ..outcome import Outcome
+from ..outcome import Outcome, spelled
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ def _softmax(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | 
 
 CALLS: Mapping[Callable[..., Any], Recognise] = {F.scaled_dot_product_attention: _attention}
 SOFTMAXES: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(
-    (F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax), _softmax
+    spelled("softmax", "_softmax", "_safe_softmax"), _softmax
 )
