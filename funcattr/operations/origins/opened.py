@@ -28,5 +28,8 @@ def _opened(*functions: Any) -> Iterator[tuple[Callable[..., Any], Callable[...,
 
 #: What to call in their place, under the mode, which then sees the calls that they make.
 OPENED: Mapping[Callable[..., Any], Callable[..., Any]] = dict(
-    _opened(F.multi_head_attention_forward, F.normalize)
+    _opened(
+        *(F.multi_head_attention_forward, F.normalize, F.local_response_norm),
+        *(F.softmin, F.gumbel_softmax),
+    )
 )

@@ -27,7 +27,10 @@ SUMS = spelled("add", "sub", "rsub", "__rsub__")
 AFFINE = SUMS | spelled("mul", "div", "neg", "true_divide", "multiply", "negative")
 #: Of one tensor, or of several that come of one.
 CURVED = spelled(
-    "pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh", "ndtr", "erfc"
+    *("pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh", "ndtr", "erfc"),
+    *("expm1", "sinh", "cosh", "tan", "asin", "acos", "atan", "asinh", "acosh", "atanh", "sinc"),
+    *("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "erfcx", "erfinv", "logit"),
+    *("softsign", "logsigmoid", "hardshrink", "softshrink", "tanhshrink", "rrelu"),
 )
 QUOTIENTS = spelled("div", "true_divide", "divide", "div_", "true_divide_")
 EXPONENTIALS = spelled("exp", "exp2", "exp_", "exp2_")
