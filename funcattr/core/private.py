@@ -24,7 +24,7 @@ CAN_COMPILE = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 T = TypeVar("T")
 _functorch: Any = getattr(torch._C, "_functorch", None)
 _others = itertools.count()
-#: The modules of derivatives of operators that others register, and that torch is handed functions.
+#: The modules of derivatives: of operators that others register, and of those that take functions.
 OPERATORS = ("torch._library.", "torch._higher_order_ops.")
 
 # Whether a transform of torch.func is under way, in this thread. Without it (torch before 2.1)

@@ -26,6 +26,7 @@ from ..core.trees import leaves
 from ..errors import HiddenSiteError
 from .fold import Unfold
 from .kinds import convolution, linear, norm, products, transposed
+from .kinds.others.operators import overloads
 from .kinds.outcome import Outcome, spelled
 from .operation import Args, Call, Kwargs
 from .place import Met
@@ -81,10 +82,13 @@ _NORMS = (*_BATCH_NORMS, *_INSTANCE_NORMS)
 _PARTS = spelled(
     *("native_layer_norm", "native_group_norm", "native_batch_norm", "cudnn_batch_norm"),
     *("miopen_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"),
-    *("_batch_norm_impl_index", "_batch_norm_with_update", "_batch_norm_no_update"),
+    *("_batch_norm_impl_index", "_scaled_dot_product_attention_math"),
     *(f"_scaled_dot_product_{kind}_attention" for kind in ("flash", "efficient", "cudnn")),
-    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math"),
-    *("_transformer_encoder_layer_fwd", "_native_multi_head_attention"),
+    *("_scaled_dot_product_flash_attention_for_cpu", "_transformer_encoder_layer_fwd"),
+    "_native_multi_head_attention",
+).union(
+    *map(overloads, ("_batch_norm_with_update", "_batch_norm_no_update", "_fused_rms_norm")),
+    overloads("_scaled_dot_product_fused_attention_overrideable"),
 )
 #: The functions that are watched.
 WATCHED = _PRODUCTS.union(_OPAQUE, _AUTOGRAD, _HOOKED, _NORMS, _EMBEDDINGS, _FUSED, _PARTS)

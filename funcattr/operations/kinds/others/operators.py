@@ -26,8 +26,8 @@ _IN_PYTHON: tuple[Func, ...] = (
     *(torch.einsum, torch.norm, torch.split, F.pad, F.glu),
     *(F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
 )
-#: Those with other arguments than the function of their name.
-_OTHERWISE = ("to",)
+#: One with other arguments than the function of its name, and one that the compiler does not know.
+_OTHERWISE = ("to", "_fused_rms_norm")
 
 
 def _named() -> Iterator[tuple[int, str, str]]:
