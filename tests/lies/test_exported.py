@@ -185,14 +185,8 @@ SPELLINGS = {
         lambda x: torch.max_pool1d(x, 2, padding=1),
         lambda x: F.max_pool1d(x, 2, padding=1),
     ),
-    "aten.max_pool1d": (
-        lambda x: ops.max_pool1d.default(x, [2]),
-        lambda x: F.max_pool1d(x, 2),
-    ),
-    "aten.avg_pool1d": (
-        lambda x: ops.avg_pool1d.default(x, [2]),
-        lambda x: F.avg_pool1d(x, 2),
-    ),
+    "aten.max_pool1d": (lambda x: ops.max_pool1d.default(x, [2]), lambda x: F.max_pool1d(x, 2)),
+    "aten.avg_pool1d": (lambda x: ops.avg_pool1d.default(x, [2]), lambda x: F.avg_pool1d(x, 2)),
     "aten.softmax": (lambda x: ops.softmax.int(x, -1) * x, lambda x: x.softmax(-1) * x),
     "aten._softmax": (lambda x: ops._softmax(x, -1, False) * x, lambda x: x.softmax(-1) * x),
     "aten.mean by name": (
@@ -238,6 +232,8 @@ X = torch.randn(2, 4, 6, dtype=torch.float64, generator=torch.Generator().manual
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_spellings(name, method):
     """Operators, and what torch has beside torch.nn.functional."""
+    if "by name" in name and VERSION < (2, 4):
+        pytest.skip("torch's operators do not take their first argument by name")
     f, known = (
         lambda x, one=one: F.pad(one(x), (0, 6))[..., :6].relu().mean(1) @ LAST
         for one in SPELLINGS[name]
