@@ -14,6 +14,13 @@ from torch import Tensor
 from ...operation import Args, Call, Depends, Kind, Kwargs, Recognise, by_name
 from ..outcome import Outcome, spelled
 
+try:
+    from torch.nn.attention.bias import CausalBias
+except ImportError:  # torch before 2.3 has none
+    _BIASES: Any = ()
+else:
+    _BIASES = (CausalBias,)
+
 
 @dataclass(frozen=True)
 class Attention(Kind):
@@ -31,9 +38,25 @@ _ARGS: Kwargs = dict.fromkeys((*ROLES, "attn_mask")) | {"dropout_p": 0.0, "is_ca
 _ARGS |= {"scale": None, "enable_gqa": False}
 
 
+def _named(args: Args, kwargs: Kwargs) -> Kwargs:
+    """All arguments of a call, with a `torch.nn.attention.bias.CausalBias` as the mask it means.
+
+    It is an empty tensor of a class of its own, which acts where attention is called by torch.
+    """
+    named = by_name(_ARGS, args, kwargs)
+    mask = named["attn_mask"]
+    if not isinstance(mask, _BIASES):
+        return named
+    queries, keys = mask.seq_len_q, mask.seq_len_kv
+    if queries == keys or mask.variant.name == "UPPER_LEFT":
+        return {**named, "attn_mask": None, "is_causal": True}
+    whole = torch.ones(queries, keys, dtype=torch.bool, device=named["query"].device)
+    return {**named, "attn_mask": whole.tril(keys - queries)}
+
+
 def named_arguments(args: Args, kwargs: Kwargs) -> Kwargs:
     """The arguments of a call that are not what they are by default, and its tensors."""
-    named = by_name(_ARGS, args, kwargs)
+    named = _named(args, kwargs)
     lasting = (*ROLES, "attn_mask")
     return {n: v for n, v in named.items() if n in lasting or v != _ARGS[n]}
 
@@ -50,7 +73,7 @@ def _attention(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call 
 
 def written_out(args: Args, kwargs: Kwargs) -> Any:
     """Attention by products and a softmax, which has every derivative; dropout is left out."""
-    named = by_name(_ARGS, args, kwargs)
+    named = _named(args, kwargs)
     query, key, value = (named[role] for role in ROLES)
     mask, scale = named["attn_mask"], named["scale"]
     if named["enable_gqa"]:
