@@ -16,13 +16,15 @@ from ..core.graph import node
 from ..core.levels import compiling
 from ..core.private import is_batched, is_view, saved_tensors_are_hooked, version
 from ..core.trees import leaves
-from ..errors import ArgumentError, FuncattrError
+from ..errors import ArgumentError, FuncattrError, HiddenSiteError
 from .fold import Mergeable
 from .kinds.activation import ELUS, Activation
+from .kinds.group_norm import GroupNorm
 from .kinds.norm import Norm
 from .kinds.others.elementwise import turned
 from .kinds.outcome import Outcome
 from .kinds.stand_in import StandIn, Whole
+from .kinds.transformer.layer_norm import LayerNorm
 from .operation import Args, Call, Kind, Kwargs, Operation
 from .where import ONE_OPERATION
 
@@ -44,6 +46,8 @@ def behind(
     ruled = [rule is not None for rule in own]
     if not any(ruled) and not mode.pays(call):
         return func(*args, **kwargs)
+    if any(ruled):
+        _refuse_two(mode, call)
     if mode.passing is not None and mode.passing.final and all(ruled):
         with torch.no_grad():  # nobody asks for its own derivative
             out = func(*args, **kwargs)
@@ -72,6 +76,7 @@ def merged(
     whole = None if before is None else before[0].with_norm(call, before[1])
     if before is None or whole is None:
         return None
+    _refuse_two(mode, call)
     ruled_by = before[0].own
     rest = [None if rule is not None else one for rule, one in zip(ruled_by, own)]
     out = behind(mode, call, rest, func, args, kwargs)
@@ -155,6 +160,18 @@ def of_two(mode: Intercept, call: Call) -> bool:
     """Whether a linear operation is none, since its weight depends on the input as well."""
     weights = call.kind.weights(*call.tensors)
     return weights is not None and mode.depends(weights[0])
+
+
+def _refuse_two(mode: Intercept, call: Call) -> None:
+    """Raises where the weight of a norm depends on the input, a product that no rule would see."""
+    norm = isinstance(call.kind, (Norm, GroupNorm, LayerNorm))
+    if norm and mode.strict and mode.depends(call.tensors[-2]):
+        where = f" at {mode.where!r}" if mode.where else ""
+        raise HiddenSiteError(
+            f"{call.spelling}{where} multiplies by a weight that depends on the input, a product "
+            "that no rule can see. Call it without, and write * weight + bias behind it, or pass "
+            "require_match=False to give both the whole relevance."
+        )
 
 
 def elsewhere(mode: Intercept, call: Call, func: Callable[..., Any]) -> bool:

@@ -263,14 +263,15 @@ class Share(Plain):
     def parts(self, roles: Sequence[str]) -> Sequence[Share | None]:
         """What each of several operands gets, all of them together everything.
 
-        Of attention one part is the value's, and the other that of query and key.
+        Of attention one part is the value's, and the other that of the weights: of a mask, which is
+        added to their scores, and of query and key, which are multiplied.
         """
         if len(roles) < 2:
             return [None for _ in roles]
-        if "value" not in roles:
-            return [self for _ in roles]
-        weights = Share((1 - self.part) * (self.part if len(roles) == 3 else 1.0))
-        return [self if role == "value" else weights for role in roles]
+        weights = 1 - self.part if "value" in roles else 1.0
+        scores = weights * (self.part if {"query", "key"}.issubset(roles) else 1.0)
+        own = {"query": scores, "key": scores, "mask": weights}
+        return [Share(own.get(role, self.part)) for role in roles]
 
     def prepare(self, operation: Any) -> Sequence[Tensor]:
         checked(operation.value(), operation)

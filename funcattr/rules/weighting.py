@@ -12,7 +12,7 @@ from ..errors import ArgumentError
 from .pair import Pair, Plain
 from .propagation import Share, Stop, checked
 
-_WEIGHTS = ("query", "key", "weight")
+_SCORES = frozenset(("query", "key", "mask"))
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,8 @@ class StopWeights(Plain):
     by_operands: ClassVar[bool] = True
 
     def parts(self, roles: Sequence[str]) -> Sequence[Pair | None]:
-        weights = [role in _WEIGHTS for role in roles]
-        attention = "query" in roles or "key" in roles
-        if any(weights) and (attention or not all(weights)):
+        weights = [role == "weight" or role in _SCORES for role in roles]
+        if any(weights) and (not all(weights) or not _SCORES.isdisjoint(roles)):
             return [Stop() if weight else None for weight in weights]
         return Share(0.5).parts(roles)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,13 +14,6 @@ from torch import Tensor
 
 from ...operation import Args, Call, Depends, Kind, Kwargs, Recognise, by_name
 from ..outcome import Outcome, spelled
-
-try:
-    from torch.nn.attention.bias import CausalBias
-except ImportError:  # torch before 2.3 has none
-    _BIASES: Any = ()
-else:
-    _BIASES = (CausalBias,)
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,8 @@ def _named(args: Args, kwargs: Kwargs) -> Kwargs:
     """
     named = by_name(_ARGS, args, kwargs)
     mask = named["attn_mask"]
-    if not isinstance(mask, _BIASES):
+    biases = sys.modules.get("torch.nn.attention.bias")  # who has one has imported it
+    if biases is None or not isinstance(mask, biases.CausalBias):
         return named
     queries, keys = mask.seq_len_q, mask.seq_len_kv
     if queries == keys or mask.variant.name == "UPPER_LEFT":
@@ -63,10 +58,12 @@ def named_arguments(args: Args, kwargs: Kwargs) -> Kwargs:
 
 def _attention(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
     named = by_name(_ARGS, args, kwargs)
-    operands = [named[role] for role in ROLES]
+    operands = [named[role] for role in (*ROLES, "attn_mask")]
     if not any(map(depends, operands)):
         return None
     places = [(role, n if n < len(args) else role) for n, role in enumerate(ROLES)]
+    if depends(operands[-1]):
+        places.append(("mask", 3 if len(args) > 3 else "attn_mask"))
     spelling = "nn.functional.scaled_dot_product_attention"
     return Call(Attention(), operands[0], (), spelling, operands=tuple(places))
 
