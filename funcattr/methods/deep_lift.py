@@ -32,6 +32,10 @@ _NAMES = (
     *("sin", "cos", "tan", "sinh", "cosh", "sign", "sgn", "erf", "erfc", "erfinv", "expit"),
     *("asin", "acos", "atan", "asinh", "acosh", "atanh", "sinc", "logit", "lgamma", "digamma"),
     *("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "log_ndtr", "ndtr"),
+    # These have a derivative since torch 2.15.
+    *("airy_ai", "spherical_bessel_j0", *(f"bessel_{name}" for name in ("j0", "j1", "y0", "y1"))),
+    *(f"modified_bessel_{name}" for name in ("i0", "i1", "k0", "k1")),
+    *("scaled_modified_bessel_k0", "scaled_modified_bessel_k1"),
 )
 _ACTIVATIONS = ("softsign", "logsigmoid", "hardshrink", "softshrink", "tanhshrink")
 _FUNCTIONS = [

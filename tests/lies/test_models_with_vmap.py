@@ -91,6 +91,9 @@ def of(method, part, loop):
 
 
 def fails_in_torch(method, part):
+    if part == "sdpa, mask" and VERSION >= (2, 15):
+        # Under torch.vmap torch takes a kernel there that has no derivative by a mask.
+        return method not in ("attn_lrp", "cp_lrp")
     return "written" in part and method == "guided_backprop"  # torch's own gradient fails there
 
 
@@ -99,7 +102,7 @@ def fails_in_torch(method, part):
 @pytest.mark.parametrize("method", METHODS)
 def test_its_maps_are_those_of_a_loop(method, part, loop):
     if fails_in_torch(method, part):
-        pytest.skip("torch's derivative of a sigmoid that is written to")
+        pytest.skip("torch has no derivative of a sigmoid that is written to, or by a mask")
     expected, attr = of(method, part, "loop")(X, target=1), of(method, part, loop)
     assert_close(attr(X, target=1), expected, 1e-9)
     assert_close(fa.sweep(attr, X, targets=[0, 1], chunk_size=2)[1], expected, 1e-9)
