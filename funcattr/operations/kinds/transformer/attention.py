@@ -57,7 +57,7 @@ def named_arguments(args: Args, kwargs: Kwargs) -> Kwargs:
 
 
 def _attention(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
-    named = by_name(_ARGS, args, kwargs)
+    named = _named(args, kwargs)
     operands = [named[role] for role in (*ROLES, "attn_mask")]
     if not any(map(depends, operands)):
         return None
