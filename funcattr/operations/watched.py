@@ -25,7 +25,7 @@ from ..core.private import (
 from ..core.trees import leaves
 from ..errors import HiddenSiteError
 from .fold import Unfold
-from .kinds import convolution, linear, norm, products, transposed
+from .kinds import linear, norm, products
 from .kinds.others.operators import overloads
 from .kinds.outcome import Outcome, spelled
 from .operation import Args, Call, Kwargs
@@ -56,10 +56,7 @@ _RECURRENT = spelled(
     *("lstm", "gru", "rnn_tanh", "rnn_relu"),
     *("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"),
 )
-_CONVOLUTIONS = spelled(
-    *("convolution", "_convolution", "conv_tbc", "conv1d", "conv2d", "conv3d"),
-    *(f"conv_transpose{dims}d" for dims in (1, 2, 3)),
-).difference(convolution.CALLS, transposed.CALLS)
+_CONVOLUTIONS = spelled("convolution", "_convolution", "conv_tbc")
 _OTHERS: tuple[Callable[..., Any], ...] = (
     *spelled("chain_matmul", "multi_dot", "linalg_multi_dot"),
     *(F.bilinear, torch.hspmm),
