@@ -88,6 +88,16 @@ def test_weights_of_norms_that_depend_on_the_input_are_refused(name, composite):
     fa.lrp(lambda x: LAST(NORMS[name](x, x.mean(0).detach()) + x), rows)(x, target=1)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("name", ["conv", "conv_transpose"])
+def test_convolutions_with_kernels_of_the_input_are_refused(name, dims):
+    """That of `conv_transpose3d` was not, and gave both the whole relevance."""
+    convolve = getattr(F, f"{name}{dims}d")
+    f = lambda x: convolve(*(t.reshape(1, 1, *[1] * (dims - 1), -1) for t in (x, x * 2))).flatten(1)
+    with pytest.raises(fa.FuncattrError, match="multiplies, or divides by, numbers that depend"):
+        fa.lrp(lambda x: f(x).relu(), fa.composites.attn_lrp())(X[:1, 0], target=0)
+
+
 @pytest.mark.compiled
 @pytest.mark.skipif(VERSION < (2, 13), reason="funcattr refuses to be compiled before")
 @pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp"])

@@ -94,7 +94,7 @@ _ALONE: Mapping[Body, Body] = {
     torch.cosine_similarity: _cosine,
 }
 _EINSUMS = spelled("einsum")
-_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d")
+_CONVOLUTIONS = [f"{name}{dims}d" for name in ("conv", "conv_transpose") for dims in (1, 2, 3)]
 #: What has no rule where several of its tensors depend on the input, or the one that it takes.
 _WITHOUT = spelled(
     *("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist"), *_CONVOLUTIONS
