@@ -157,9 +157,31 @@ def _ruled(mode: Intercept, call: Call, out: Tensor, own: Own) -> Tensor:
 
 
 def of_two(mode: Intercept, call: Call) -> bool:
-    """Whether a linear operation is none, since its weight depends on the input as well."""
+    """Whether an operation of one tensor is one of two that depend on the input.
+
+    A linear one has a weight that does, and a clamp limits, among which it chooses.
+
+    Raises:
+        HiddenSiteError: it is of complex numbers.
+    """
+    if call.x.is_complex():
+        if mode.strict and call.kind.names[0] not in ("sum", "mean"):
+            raise of_complex(mode, call.spelling)
+        return True
+    if isinstance(call.kind, Activation) and mode.origins is not None:
+        return call.kind.activation == "clamp" and any(map(mode.depends, call.tensors))
     weights = call.kind.weights(*call.tensors)
     return weights is not None and mode.depends(weights[0])
+
+
+def of_complex(mode: Intercept, spelling: str) -> HiddenSiteError:
+    """The error of an operation of complex numbers that would have a rule."""
+    where = f" at {mode.where!r}" if mode.where else ""
+    return HiddenSiteError(
+        f"{spelling}{where} is of complex numbers that depend on the input, and rules are for real "
+        "ones. Write it by the real and the imaginary part, or pass require_match=False to let "
+        "relevance pass it by its true derivative."
+    )
 
 
 def _refuse_two(mode: Intercept, call: Call) -> None:
@@ -180,6 +202,8 @@ def elsewhere(mode: Intercept, call: Call, func: Callable[..., Any]) -> bool:
     It is a site all the same, so that each ReLU in autograd's graph is one that was not seen.
     """
     if not (mode.strict and mode.path and isinstance(call.kind, Activation)):
+        return False
+    if of_two(mode, call):
         return False
     alike = call.kind.activation in ELUS and any(
         [not ELUS.isdisjoint(c.activations) for c in mode.composites]

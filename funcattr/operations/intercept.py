@@ -245,7 +245,7 @@ class Intercept(TorchFunctionMode):
         own: list[rules.Rule | None] = [None for _ in self.composites]
         path = self.path[-1] if self.path else None
         for i, (composite, before) in enumerate(zip(self.composites, self._before)):
-            if self.within[i] or not call.x.is_floating_point():
+            if self.within[i] or not (call.x.is_floating_point() or call.x.is_complex()):
                 continue
             rule = composite.rule(call, func, path, before.of(call, path), self.running)
             own[i] = rule = None if rule is not None and of_two(self, call) else rule

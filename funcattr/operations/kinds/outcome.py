@@ -92,6 +92,12 @@ def _one(name: str) -> Recognise:
     return recognise
 
 
+def _square(func: Any, args: Args, kwargs: Kwargs, depends: Depends) -> Call | None:
+    """A variance, the mean of what is multiplied with itself: the same tensor is both operands."""
+    call = _one("product")(func, args, kwargs, depends)
+    return None if call is None else call._replace(operands=(("", 0), ("", 0)))
+
+
 SUMS: Mapping[Callable[..., Any], Recognise] = {
     **dict.fromkeys((*_ADDS, *_ADDED), _two("sum", _ADDED, any)),
     **dict.fromkeys(_SUMS, _one("sum")),
@@ -99,4 +105,5 @@ SUMS: Mapping[Callable[..., Any], Recognise] = {
 MEANS: Mapping[Callable[..., Any], Recognise] = dict.fromkeys(_AVERAGES, _one("mean"))
 PRODUCTS: Mapping[Callable[..., Any], Recognise] = {
     **dict.fromkeys((*_MULTIPLIES, *_MULTIPLIED), _two("product", _MULTIPLIED, all)),
+    **dict.fromkeys(spelled("var"), _square),
 }

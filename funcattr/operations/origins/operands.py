@@ -136,6 +136,8 @@ def _gate(mode: Intercept, call: Call, own: Sequence[Rule | None], args: Args) -
     operands = operands_of(call, args, {})
     if call.in_place or mode.origins is None or {t.shape for t in operands} != {call.x.shape}:
         return None
+    if call.operands[0] == call.operands[1]:  # a variance, which is no product number by number
+        return None
     ways = []
     for t, other in zip(operands, reversed(operands)):
         origin, constant = mode.origins.of(t), rule.part * other.detach()

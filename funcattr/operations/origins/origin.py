@@ -14,20 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...core.graft import graft
 from ...core.identity import ByIdentity
 from ...core.levels import compiling
 from ...core.private import version
 from ...rules import Rule
 from ...rules.propagation import PassThrough
-from ..behind import stand_in
+from ..behind import of_complex, overwrite, stand_in
 from ..kinds.norm import without_statistics
 from ..kinds.others.operators import overloads
+from ..kinds.outcome import spelled
 from ..kinds.table import GROUP_OF
 from ..kinds.transformer.elementwise import (
     AFFINE,
     CURVED,
+    CURVED_IN_PLACE,
     DEVIATIONS,
     EXPONENTIALS,
+    LENGTHS,
     QUOTIENTS,
     ROOTS,
     SUMS,
@@ -64,6 +68,7 @@ FOLLOWED = frozenset(
 JOINED = frozenset(
     getattr(torch, name) for name in ("cat", "concat", "stack", "hstack", "vstack", "where")
 ) | {torch.Tensor.where}
+_BOTH = spelled("var_mean")
 #: These write to the first of their arguments, and return nothing.
 WRITES = frozenset((torch.Tensor.__setitem__,))
 
@@ -138,10 +143,17 @@ class Origins:
             self.normed.add(mode.where)
             out = mode.called(call, func, args, kwargs)
             return out.detach() if cuts(mode, mode.own) else self._noted(mode, out, _UNKNOWN)
+        if sources and func in CURVED_IN_PLACE and GROUP_OF.get(func) != "activation":
+            return self._in_place(mode, func, args, kwargs)
+        bends = func in CURVED and func not in LENGTHS and "elementwise" in mode.groups
+        if bends and mode.strict and any([t.is_complex() for t in sources]):
+            raise of_complex(mode, func.__name__)
         if sources:
             self._look_for_norms(mode, func, args, kwargs, origins)
         before = _version(args[0]) if args and isinstance(args[0], Tensor) else 0
         out = mode.routed(func, args, kwargs)
+        if func in _BOTH and sources:  # of which the one has a rule
+            out = (graft(out[0].detach(), mode.routed(torch.var, args, kwargs)), out[1])
         written = args[0] if args else None
         same = written is out and (func not in FOLLOWED or _version(written) != before)
         if sources and isinstance(written, Tensor) and (same or func in WRITES):
@@ -170,6 +182,19 @@ class Origins:
                 out = stand_in(mode, call, out, own)
                 mode.note(call, own[0], out)
         return self._noted(mode, out, origin)
+
+    def _in_place(
+        self, mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs
+    ) -> Tensor:
+        """A function of single numbers that writes them where they were."""
+        written, before = args[0], args[0].clone()
+        self.replaced(written, before)
+        new = self.called(mode, CURVED_IN_PLACE[func], (before, *args[1:]), kwargs)
+        origin, out = self.of(new), overwrite(written, new)
+        for known in mode.known if compiling() else ():
+            known.written(written)
+        self._note(out, origin)
+        return out
 
     def _look_for_norms(
         self,
@@ -235,7 +260,8 @@ def _origin(
     if bends or func in AFFINE:
         roots = [t if o.root is None else o.root for t, o in zip(sources, origins)]
         shapes = {t.shape for t in (*sources, roots[0])}
-        if len(shapes) == 1 and not constants and all([root is roots[0] for root in roots]):
+        same = all([root is roots[0] for root in roots]) and not roots[0].is_complex()
+        if len(shapes) == 1 and not constants and same:
             product = len(sources) > 1 and func not in SUMS
             curved = bends or product or any([o.curved for o in origins])
             weight = curved or any([o.weight for o in origins])

@@ -45,6 +45,8 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _cosine(a: Tensor, b: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    shape = torch.broadcast_shapes(a.shape, b.shape)  # of which the lengths are
+    a, b = a.expand(shape), b.expand(shape)
     a, b = (t / t.norm(dim=dim, keepdim=True).clamp(min=eps) for t in (a, b))
     return (a * b).sum(dim)
 
@@ -95,12 +97,37 @@ _ALONE: Mapping[Body, Body] = {
 }
 _EINSUMS = spelled("einsum")
 _CONVOLUTIONS = [f"{name}{dims}d" for name in ("conv", "conv_transpose") for dims in (1, 2, 3)]
-#: What has no rule where several of its tensors depend on the input, or the one that it takes.
+#: What has no rule where several of its tensors depend on the input.
 _WITHOUT = spelled(
-    *("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist"), *_CONVOLUTIONS
+    *("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist"),
+    *("prelu", "xlogy", "xlogy_", "xlog1py", "ldexp", "ldexp_", "__rpow__", "sampled_addmm"),
+    *("pow", "pow_", "__pow__", "__ipow__", "float_power", "float_power_"),
+    *("trapz", "trapezoid", "cumulative_trapezoid"),
+    *_CONVOLUTIONS,
 )
 _PLACED = spelled("addmm_", "baddbmm_", "addbmm_", "addmv_", "addr_", "addcmul_")
-_OF_ONE = spelled("prod", "cumprod", "cumprod_", "std_mean")
+#: What has none where any does: products, and functions of whole matrices.
+_OF_ONE = spelled(
+    *("prod", "cumprod", "cumprod_", "std_mean", "cov", "corrcoef", "polar", "renorm", "renorm_"),
+    *("mse_loss", "smooth_l1_loss", "huber_loss", "cosine_embedding_loss", "gaussian_nll_loss"),
+    *("kl_div", "det", "logdet", "slogdet", "inverse", "inv", "inv_ex", "pinverse", "pinv"),
+    *("cholesky", "cholesky_ex", "cholesky_inverse", "matrix_power", "matrix_exp", "tensorinv"),
+    *("lu", "lu_factor", "lu_factor_ex", "qr", "geqrf", "householder_product", "vander", "cond"),
+    *("eig", "eigh", "eigvals", "eigvalsh", "svd", "svdvals", "svd_lowrank", "pca_lowrank"),
+)
+#: What is linear in one of its arguments alone, by the place of that.
+_LINEAR_IN = {
+    **dict.fromkeys(spelled("solve", "solve_ex", "solve_triangular", "tensorsolve", "lstsq"), 1),
+    **dict.fromkeys(spelled("cholesky_solve", "triangular_solve", "stft", "istft"), 0),
+    **dict.fromkeys((torch.lu_solve, torch.Tensor.lu_solve, F.grid_sample, torch.grid_sampler), 0),
+    **dict.fromkeys(spelled("grid_sampler_2d", "grid_sampler_3d"), 0),
+    **dict.fromkeys((torch.linalg.lu_solve, *spelled("ormqr")), 2),
+}
+#: What reduces by a product, if that is said.
+_REDUCTIONS = spelled(
+    *("scatter", "scatter_", "scatter_reduce", "scatter_reduce_", "segment_reduce"),
+    *("index_reduce", "index_reduce_"),
+)
 
 
 def flat(args: Args) -> list[Any]:
@@ -123,7 +150,7 @@ def as_products(
     if body is not None and sum(map(mode.depends, args[first : first + 2])) == 2:
         return _both(mode, func, body, args, kwargs)
     if mode.strict and "product" in mode.groups:
-        _refuse(mode, func, args)
+        _refuse(mode, func, args, kwargs)
     return None
 
 
@@ -137,12 +164,24 @@ def _both(
     return graft(value, written), written
 
 
-def _refuse(mode: Intercept, func: Callable[..., Any], args: Args) -> None:
-    known = func in _WITHOUT or func in _PLACED or func in _OF_ONE
-    if not known and not (func in _EINSUMS and len(args) > 3):
-        return
-    count = sum(map(mode.depends, flat(args[1:] if func in _PLACED else args)))
-    if count > (0 if func in _OF_ONE else 1):
+def _several(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> bool:
+    """Whether a call multiplies what depends on the input, in a way that no rule knows."""
+    given, named = flat(args), flat(tuple(kwargs.values()))
+    if func in _PLACED:
+        given = given[1:]
+    elif func in _LINEAR_IN:
+        place = _LINEAR_IN[func]
+        return any(map(mode.depends, (*args[:place], *args[place + 1 :], *named)))
+    elif func in _REDUCTIONS:
+        words = [v for v in (*given, *named) if isinstance(v, str)]
+        return bool({"prod", "multiply"}.intersection(words)) and any(map(mode.depends, given))
+    elif not (func in _WITHOUT or func in _OF_ONE or (func in _EINSUMS and len(args) > 3)):
+        return False
+    return sum(map(mode.depends, (*given, *named))) > (0 if func in _OF_ONE else 1)
+
+
+def _refuse(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
+    if _several(mode, func, args, kwargs):
         where = f" at {mode.where!r}" if mode.where else ""
         raise HiddenSiteError(
             f"{func.__name__}{where} multiplies, or divides by, numbers that depend on the input, "

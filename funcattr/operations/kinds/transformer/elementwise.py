@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ...operation import Args, Call, Depends, Kind, Kwargs, Recognise
@@ -25,13 +26,28 @@ class Elementwise(Kind):
 SUMS = spelled("add", "sub", "rsub", "__rsub__")
 #: Sums with, and multiples by, what does not depend on the input.
 AFFINE = SUMS | spelled("mul", "div", "neg", "true_divide", "multiply", "negative")
-#: Of one tensor, or of several that come of one.
-CURVED = spelled(
+_CURVED = (
     *("pow", "__pow__", "square", "erf", "abs", "log1p", "sin", "cos", "tanh", "ndtr", "erfc"),
     *("expm1", "sinh", "cosh", "tan", "asin", "acos", "atan", "asinh", "acosh", "atanh", "sinc"),
     *("arcsin", "arccos", "arctan", "arcsinh", "arccosh", "arctanh", "erfcx", "erfinv", "logit"),
+    *("float_power", "entr", "lgamma", "gammaln", "digamma", "psi", "polygamma", "mvlgamma"),
+    *("multigammaln", "ndtri", "i0", "i0e", "i1", "i1e"),
     *("softsign", "logsigmoid", "hardshrink", "softshrink", "tanhshrink", "rrelu"),
 )
+#: Of one tensor, or of several that come of one.
+CURVED = spelled(*_CURVED)
+#: Those that write to it, and those that return the same.
+CURVED_IN_PLACE: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    Tensor.__ipow__: torch.pow,
+    **{
+        f: getattr(torch, name)
+        for name in _CURVED
+        if hasattr(torch, name)
+        for f in spelled(f"{name}_")
+    },
+}
+#: Which of them are real, and as much as its length, for complex numbers.
+LENGTHS = spelled("abs")
 QUOTIENTS = spelled("div", "true_divide", "divide", "div_", "true_divide_")
 EXPONENTIALS = spelled("exp", "exp2", "exp_", "exp2_")
 POWERS = spelled("pow", "__pow__", "float_power", "pow_", "__ipow__")
