@@ -106,7 +106,8 @@ def refuse_unseen_pools(func: Func, graph: Iterable[Any]) -> None:
 
 
 _PRODUCTS = tuple(
-    f"{name}Backward" for name in ("Convolution", "Addmm", "Mm", "Bmm", "Baddbmm", "Mv")
+    f"{name}Backward"
+    for name in ("Convolution", "Addmm", "Mm", "Bmm", "Baddbmm", "Mv", "GroupedMm", "Dot", "Addmv")
 )
 
 

@@ -58,7 +58,7 @@ _RECURRENT = spelled(
 )
 _CONVOLUTIONS = spelled("convolution", "_convolution", "conv_tbc")
 _OTHERS: tuple[Callable[..., Any], ...] = (
-    *spelled("chain_matmul", "multi_dot", "linalg_multi_dot"),
+    *spelled("chain_matmul", "multi_dot", "linalg_multi_dot", "grouped_mm", "_grouped_mm"),
     *(F.bilinear, torch.hspmm),
 )
 #: Sums, of which a part may be a product of two that depend on the input.

@@ -143,6 +143,19 @@ def test_no_rule_and_an_error(name):
     assert kinds and set(kinds) <= {"linear", "convolution"}
 
 
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="torch has none")
+def test_a_mixture_of_experts_by_one_product_is_an_error():
+    """As transformers has it. It knows no float64."""
+    weights, x = torch.randn(2, 16, 16), torch.randn(4, 16)
+    ends = torch.tensor([1, 4], dtype=torch.int32)
+    for multiply in (F.grouped_mm, torch._grouped_mm, torch.ops.aten._grouped_mm.default):
+        model = lambda x, multiply=multiply: multiply(x, weights, offs=ends)
+        with pytest.raises(fa.errors.HiddenSiteError, match="that no rule can act on"):
+            fa.lrp(model, fa.composites.epsilon_plus())(x, target=0)
+        gates = fa.lrp(lambda x, model=model: F.silu(model(x)), fa.composites.attn_lrp())
+        assert gates(x, target=0).abs().max() > 0  # which have no rule for linear layers
+
+
 PRODUCTS = {
     "addcdiv": lambda x: V.expand(2, 4).clone().addcdiv_(x, x.exp()),
     "addcmul_": lambda x: V.expand(2, 4).clone().addcmul_(x, x.exp()),
