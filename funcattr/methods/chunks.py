@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
+from .. import errors
 from ..core.contexts import tracked
 from ..core.graph import check_compiler
 from ..core.levels import compiling, transforming
@@ -35,7 +36,9 @@ ChunkSize = int | str | None
 Reduce = Callable[[Any], Any]
 
 _OURS = "Funcattr|Argument|NoSite|NoMatch|HiddenSite|Target|Layer"
-_TOLD = re.compile(rf"raised exception (?:{_OURS})Error\(('.*'|\".*\")\)")
+# As it is, or quoted in an error of torch's.
+_QUOTED = r"\(\\?('|\")(.*?)\\?\2\)(?:['\"]\))?$"
+_TOLD = re.compile(rf"(?m)(?:raised exception|got) ((?:{_OURS})Error){_QUOTED}")
 AUTO_LIMIT = 256  # targets at once, beyond which a sweep gains nothing more
 
 
@@ -218,7 +221,8 @@ def _cause(error: BaseException) -> BaseException:
         return inside or error
     told = _TOLD.search(str(error))  # of what is raised in traced code the text alone is left
     if told is not None:
-        return FuncattrError(ast.literal_eval(told[1]))
+        cls: type[FuncattrError] = getattr(errors, told[1])
+        return cls(ast.literal_eval(told[2] + told[3] + told[2]))
     return FuncattrError(
         "torch.compile failed on the sweep of this model, as it does where a model keeps tensors "
         "on itself or takes shapes from values. Sweep it with compile=False, or take that out of "
