@@ -12,13 +12,15 @@ from .core.edges import EDGES, edge_of, nodes_behind
 from .core.levels import compiling
 from .core.private import is_wrapped
 from .errors import MISUSED, FuncattrError, TargetError, first_line, short
-from .targets import FORMS, Index, Target, encode
+from .targets import FORMS, Index, OneOf, Target, encode
 
 __all__ = ["cotangents", "one_hot"]
 
 
 def cotangents(
-    outs: Sequence[Tensor], unpack: Callable[[Sequence[Tensor]], Any], target: Target | Index
+    outs: Sequence[Tensor],
+    unpack: Callable[[Sequence[Tensor]], Any],
+    target: Target | Index | OneOf,
 ) -> tuple[Tensor | None, ...]:
     """The derivative of the number that is explained by each float tensor of a model's output.
 
@@ -36,6 +38,10 @@ def cotangents(
     """
     if callable(target) and not isinstance(target, Tensor):
         return _by_callable(tuple(outs), lambda outs: _explained(target, unpack(outs)))
+    if isinstance(target, OneOf):  # each by itself, and none of many: only the number is
+        each = [cotangents(outs, unpack, function) for function in target.functions]
+        rows = zip(outs, zip(*each))
+        return tuple([_chosen(out, cots, target.number) for out, cots in rows])
     out = unpack(outs)
     if not isinstance(out, Tensor):
         # Of the targets of a sweep there is but a tensor of vmap's.
@@ -53,6 +59,14 @@ def cotangents(
     index = target.value if isinstance(target, Index) else encode(target, out.device)
     assert index is not None
     return (one_hot(out, index),)
+
+
+def _chosen(out: Tensor, cots: Sequence[Tensor | None], number: Tensor) -> Tensor | None:
+    """One of several cotangents of ``out``; None where no function uses it."""
+    if all([c is None for c in cots]):
+        return None
+    each = torch.stack([torch.zeros_like(out) if c is None else c for c in cots])
+    return each.index_select(0, number.reshape(1))[0]
 
 
 def _by_callable(

@@ -27,6 +27,14 @@ class Index:
     value: Tensor
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """One of several functions of the output, by its number, a tensor of no dims."""
+
+    functions: Sequence[Callable[..., Any]]
+    number: Tensor
+
+
 FORMS = (
     "None (one number per example), an int (column of dim 1), a tuple of ints (index into the dims "
     "after the batch), an integer tensor (one element, or one per example), a list of ints or of "

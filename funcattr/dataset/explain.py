@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from ..core.memory import Largest, fitting
+from ..engine.mapped import Reduce
 from ..engine.output import Part
 from ..errors import ArgumentError, StoreError, first_line
 from ..methods.attribution import Attribution, Explain, OnePass, ruled
-from ..methods.chunks import AUTO_LIMIT, Reduce, Sweep
+from ..methods.chunks import AUTO_LIMIT, Sweep
 from .examples import Batch
 from .targets import Fixed, PerExample, values_at
 

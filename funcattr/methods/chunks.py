@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import math
 import operator
 import re
 import types
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map
 
 from .. import errors
 from ..core.contexts import tracked
@@ -25,15 +26,15 @@ from ..core.private import is_wrapped
 from ..core.trees import stacked
 from ..cotangents import check_range
 from ..display.progress import bar
-from ..errors import MISUSED, ArgumentError, FuncattrError, check_flags, first_line
+from ..engine.mapped import Reduce, mapped, reduced
+from ..errors import ArgumentError, FuncattrError, check_flags
 from ..models.unwritten import Undo, models_in
 from ..operations.tape import Tape
-from ..targets import Index, Target, as_tensor, encode_all, settled
-from .attribution import Attribution, Explain, Method, OnePass, PerToken
+from ..targets import OneOf, Target, as_tensor, encode_all, settled
+from .attribution import Attribution, Method, OnePass, PerToken
 
 Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
 ChunkSize = int | str | None
-Reduce = Callable[[Any], Any]
 
 _OURS = "Funcattr|Argument|NoSite|NoMatch|HiddenSite|Target|Layer"
 # As it is, or quoted in an error of torch's.
@@ -102,12 +103,17 @@ class Sweep:
         else:
             out, explain = self.attr.linearize(*self.args, **self.kwargs)
         index = None if self.index is None else settled(self.targets, self.index, out)
+        known = self.attr.method is not None  # others may ask of a target what it is
 
         def run(start: int, stop: int, size: int) -> Any:
             if index is not None:
-                return _explained(explain, self.reduce, index[start:stop])
-            maps = [_reduced(explain(t), self.reduce) for t in self.targets[start:stop]]
-            return stacked(maps, torch.stack)
+                return mapped(explain, self.reduce, index[start:stop])
+            own: Any = self.targets[start:stop]
+            if all(map(callable, own)) and isinstance(out, Tensor) and not compiling() and known:
+                with contextlib.suppress(RuntimeError, FuncattrError):  # what needs no torch.vmap
+                    numbers = torch.arange(len(own), device=out.device)
+                    return mapped(explain, self.reduce, numbers, functools.partial(OneOf, own))
+            return stacked([reduced(explain(t), self.reduce) for t in own], torch.stack)
 
         return run, size
 
@@ -200,7 +206,7 @@ def _compiled_chunk(attr: Attribution, taped: bool, facts: Sequence[bool]) -> Ca
             explain = attr.method.taped(args, kwargs, False, Tape(*tape))[1]
         else:
             explain = attr.linearize(*args, **kwargs)[1]
-        return _explained(explain, reduce, index)
+        return mapped(explain, reduce, index)
 
     key = (taped, *facts)
     found: Callable[..., Any] | None = attr.compiled.get(key)
@@ -228,59 +234,6 @@ def _cause(error: BaseException) -> BaseException:
         "on itself or takes shapes from values. Sweep it with compile=False, or take that out of "
         f"the model. It said: {error}"
     )
-
-
-def _explained(explain: Explain, reduce: Reduce | None, index: Tensor) -> Any:
-    """The maps of encoded targets ``[n, ...]``, all at once."""
-    specs: list[tuple[list[Any], TreeSpec]] = []
-
-    def one(index: Tensor) -> list[Tensor]:
-        leaves, spec = tree_flatten(_reduced(explain(Index(index)), reduce))
-        specs.append((leaves, spec))
-        return [leaf for leaf in leaves if leaf is not None]
-
-    try:
-        tensors = iter(torch.vmap(one, randomness="different")(index))
-    except RuntimeError as error:
-        if compiling():
-            raise
-        return _one_by_one(explain, reduce, index, error)
-    leaves, spec = specs[-1]
-    return tree_unflatten([leaf if leaf is None else next(tensors) for leaf in leaves], spec)
-
-
-def _one_by_one(explain: Explain, reduce: Reduce | None, index: Tensor, error: RuntimeError) -> Any:
-    """`_explained` where a part of the model fails under ``torch.vmap``, and only there."""
-    try:
-        maps = [_reduced(explain(Index(one)), reduce) for one in index]
-    except Exception:
-        raise error from None
-    warnings.warn(
-        "the targets are explained one by one, since a part of the model does not run under "
-        f"torch.vmap ({first_line(error)}).",
-        stacklevel=6,
-    )
-    return stacked(maps, torch.stack)
-
-
-def _reduced(maps: Any, reduce: Reduce | None) -> Any:
-    if reduce is None:
-        return maps
-    try:
-        reduced = reduce(maps)
-    except MISUSED as error:
-        raise ArgumentError(
-            f"reduce raised {first_line(error)}. It is a function of one map (of a bundle, the "
-            "tuple of them), and runs under torch.vmap: without .item(), numpy, or an if on values "
-            "(torch.where)."
-        ) from error
-    leaves = tree_flatten(reduced)[0]
-    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
-        came = ", ".join(type(leaf).__name__ for leaf in leaves) or f"no tensor, {reduced!r}"
-        raise ArgumentError(
-            f"reduce returns a tensor, or a pytree of tensors; got {came}. Leave out .item()."
-        )
-    return reduced
 
 
 def checked_chunk_size(size: ChunkSize) -> ChunkSize:

@@ -10,8 +10,9 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from ..core.levels import compiling, transforming
 from ..core.trees import stacked
+from ..engine.mapped import Reduce
 from .attribution import Attribution
-from .chunks import ChunkSize, Reduce, Sweep, Targets
+from .chunks import ChunkSize, Sweep, Targets
 
 __all__ = ["stream", "sweep"]
 
