@@ -156,6 +156,21 @@ def test_a_mixture_of_experts_by_one_product_is_an_error():
         assert gates(x, target=0).abs().max() > 0  # which have no rule for linear layers
 
 
+SCRIPTED = {
+    "dot": lambda x, v: torch.dot(x[0], v)[None, None],
+    "addmv": lambda x, v: torch.addmv(x.new_zeros(2), x, v)[:, None],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("name", SCRIPTED)
+def test_hidden_in_torchscript_is_an_error(name):
+    x = torch.randn(2, 4, dtype=torch.float64)
+    traced = torch.jit.trace(SCRIPTED[name], (x, V))
+    with pytest.raises(fa.errors.HiddenSiteError, match="that no call made which a rule can see"):
+        fa.lrp(lambda x: traced(x, V), fa.composites.epsilon_plus())(x, target=0)
+
+
 PRODUCTS = {
     "addcdiv": lambda x: V.expand(2, 4).clone().addcdiv_(x, x.exp()),
     "addcmul_": lambda x: V.expand(2, 4).clone().addcmul_(x, x.exp()),

@@ -100,7 +100,7 @@ _CONVOLUTIONS = [f"{name}{dims}d" for name in ("conv", "conv_transpose") for dim
 #: What has no rule where several of its tensors depend on the input.
 _WITHOUT = spelled(
     *("bilinear", "cross", "kron", "chain_matmul", "multi_dot", "cdist"),
-    *("prelu", "xlogy", "xlogy_", "xlog1py", "ldexp", "ldexp_", "__rpow__", "sampled_addmm"),
+    *("prelu", "xlogy", "xlogy_", "xlog1py", "ldexp", "ldexp_", "__rpow__"),
     *("pow", "pow_", "__pow__", "__ipow__", "float_power", "float_power_"),
     *("trapz", "trapezoid", "cumulative_trapezoid"),
     *_CONVOLUTIONS,
@@ -164,20 +164,23 @@ def _both(
     return graft(value, written), written
 
 
+#: All of these.
+_LOOKED_AT = frozenset((*_WITHOUT, *_PLACED, *_OF_ONE, *_LINEAR_IN, *_REDUCTIONS, *_EINSUMS))
+
+
 def _several(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> bool:
     """Whether a call multiplies what depends on the input, in a way that no rule knows."""
+    if func not in _LOOKED_AT or (func in _EINSUMS and len(args) <= 3):
+        return False
     given, named = flat(args), flat(tuple(kwargs.values()))
-    if func in _PLACED:
-        given = given[1:]
-    elif func in _LINEAR_IN:
+    if func in _LINEAR_IN:
         place = _LINEAR_IN[func]
         return any(map(mode.depends, (*args[:place], *args[place + 1 :], *named)))
-    elif func in _REDUCTIONS:
+    if func in _REDUCTIONS:
         words = [v for v in (*given, *named) if isinstance(v, str)]
         return bool({"prod", "multiply"}.intersection(words)) and any(map(mode.depends, given))
-    elif not (func in _WITHOUT or func in _OF_ONE or (func in _EINSUMS and len(args) > 3)):
-        return False
-    return sum(map(mode.depends, (*given, *named))) > (0 if func in _OF_ONE else 1)
+    factors = (*given[func in _PLACED :], *named)
+    return sum(map(mode.depends, factors)) > (0 if func in _OF_ONE else 1)
 
 
 def _refuse(mode: Intercept, func: Callable[..., Any], args: Args, kwargs: Kwargs) -> None:
