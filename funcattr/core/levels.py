@@ -20,6 +20,7 @@ from .private import (
     transforms,
     transforms_active,
     vmap_active,
+    vmaps,
 )
 
 _is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
@@ -89,9 +90,15 @@ def _counted() -> int:
 
 def levels() -> int:
     """How many levels of differentiation are under way; plain autograd is always one."""
-    if not compiling() and not transforms_active():
+    if not compiling() and (not transforms_active() or _only_vmap()):
         return 1
     return _counted()
+
+
+def _only_vmap() -> bool:
+    """Whether all transforms are ``torch.vmap``, no level; to count these takes a millisecond."""
+    known = vmaps()
+    return known is not None and known == len(transforms())
 
 
 def vmapping() -> bool:

@@ -33,7 +33,6 @@ transforms_active: Callable[[], bool] = getattr(
     torch._C, "_are_functorch_transforms_active", lambda: True
 )
 
-
 # What ``torch.no_grad`` and its kin call, where a mode sees it: since torch 2.1, which has edges of
 # graphs, too. Without it Python's frames say whether a Function runs (`inside_function`).
 set_grad_enabled: Callable[..., Any] | None = (
@@ -124,12 +123,15 @@ def vmap_active() -> bool:
     Without torch's stack of transforms one counts as under way wherever a transform may be, and a
     single map has sites that only many gain from.
     """
-    if not transforms_active():
-        return False
+    return transforms_active() and vmaps() != 0
+
+
+def vmaps() -> int | None:
+    """How many of the transforms under way are a ``torch.vmap``; None without torch's stack."""
     try:
-        return _functorch.TransformType.Vmap in transforms()
+        return transforms().count(_functorch.TransformType.Vmap)
     except AttributeError:
-        return True
+        return None
 
 
 def below_a_mode() -> bool:
@@ -283,11 +285,8 @@ def grad_in_graph(
 def show_to_modes(functions: Sequence[Callable[..., Any]]) -> None:
     """Has the compiler hand all of ``functions`` to a mode, as eager code does.
 
-    Its own list leaves out some that act in place (``torch.relu_``).
-
-    Raises:
-        FuncattrError: the compiler has no such list. What it does not hand over would keep its true
-            derivative in silence.
+    Its own list leaves out some that act in place (``torch.relu_``). Without it what it does not
+    hand over would keep its true derivative in silence, so that is an error.
     """
     import torch._dynamo.variables.torch as dynamo
 

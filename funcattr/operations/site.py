@@ -139,7 +139,8 @@ class Site(torch.autograd.Function):
             known = rule is None or any(rule is one for one in rules.BY_EXAMPLE)
             merges = place.merges and kind.any_batch and known and g.dim() == 4
             g_x = merged(pull, g, x) if merges else pull(g, x)
-            g_x = None if g_x is None else g_x.to(ctx.dtype)
+            if g_x is not None and g_x.dtype != ctx.dtype:
+                g_x = g_x.to(ctx.dtype)
         pulled: Tensors = [None] * len(own)
         if any(needs):
             assert x is not None
