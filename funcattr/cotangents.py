@@ -139,6 +139,8 @@ def one_hot(out: Tensor, index: Tensor) -> Tensor:
             f"a target with one entry per example has {out.shape[0]} of them, as the output of "
             f"shape {tuple(out.shape)} has examples; got {index.shape[0]}."
         )
+    if index.is_cuda and not compiling() and not is_wrapped(index):
+        check_range(out, index)  # a GPU says no more than that something failed
     hot: Tensor | None = None
     for dim in range(k):
         size = out.shape[dim + 1]

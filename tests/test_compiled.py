@@ -180,6 +180,23 @@ def test_a_compiled_sweep_has_no_forward_pass_in_its_graph(monkeypatch):
     assert not any("batch_norm" in str(target) for target in graph)
 
 
+def test_a_mode_of_the_compiler_s_has_code_of_its_own(monkeypatch):
+    made, real = [], torch.compile
+
+    def noted(f, **kwargs):
+        made.append(kwargs["mode"])
+        return real(f, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", noted)
+    attr = fa.guided_backprop(torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU()))
+    x, expected = torch.randn(2, 4), None
+    for compile in False, True, "reduce-overhead", True, "reduce-overhead":
+        maps = fa.sweep(attr, x, targets=range(6), chunk_size=4, compile=compile)
+        expected = maps if expected is None else expected
+        assert_close(maps, expected, 1e-6)
+    assert made == [None, "reduce-overhead"]
+
+
 def test_a_model_that_draws_numbers_is_compiled_whole():
     model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Dropout(0.5))
     attr, x = fa.guided_backprop(model.train()), torch.randn(2, 3)

@@ -17,7 +17,7 @@ from ..engine.mapped import Reduce
 from ..engine.output import Part
 from ..errors import ArgumentError, StoreError, first_line
 from ..methods.attribution import Attribution, Explain, OnePass, ruled
-from ..methods.chunks import AUTO_LIMIT, Sweep
+from ..methods.chunks import AUTO_LIMIT, Compile, Sweep
 from .examples import Batch
 from .targets import Fixed, PerExample, values_at
 
@@ -64,7 +64,7 @@ class Explainer:
     targets: Fixed | PerExample
     reduce: Reduce | None
     dtype: torch.dtype
-    compile: bool
+    compile: Compile
     device: torch.device
     seed: int
     chunk_size: int | str | None

@@ -19,7 +19,7 @@ from ..engine.output import check_part
 from ..errors import ArgumentError, FuncattrError, first_line, short
 from ..methods.attribution import Attribution, OnePass
 from ..methods.bundle import bundle
-from ..methods.chunks import checked_chunk_size
+from ..methods.chunks import Compile, checked_chunk_size
 from .description import Description
 from .examples import Batch, Data
 from .explain import Explainer, with_output
@@ -48,7 +48,7 @@ class Asked:
     dtype: Any = "float32"
     reduce: Any = None
     resume: bool = True
-    compile: bool = False
+    compile: Compile = False
     output: Any = None
     block_size: int | None = None
     num_workers: int | None = None

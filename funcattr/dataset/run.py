@@ -9,6 +9,7 @@ from typing import Any
 
 from ..display.progress import bar
 from ..errors import check_flags
+from ..methods.chunks import Compile, checked_compile
 from .blocks import Block, Writer
 from .examples import Loaded
 from .explain import Explainer
@@ -33,7 +34,7 @@ def sweep_dataset(
     reduce: Any = None,
     resume: bool = True,
     progress: bool = True,
-    compile: bool = False,
+    compile: Compile = False,
     output: Any = None,
     block_size: int | None = None,
     num_workers: int | None = None,
@@ -97,7 +98,8 @@ def sweep_dataset(
     >>> done.done, done.failed
     (20, [])
     """
-    check_flags(resume=resume, progress=progress, compile=compile, retry_failed=retry_failed)
+    check_flags(resume=resume, progress=progress, retry_failed=retry_failed)
+    checked_compile(compile)
     asked = Asked(
         attr, data, targets, store, batch_size, chunk_size, dtype, reduce, resume, compile, output,
         block_size, num_workers, length, compressor, retry_failed, seed,

@@ -238,7 +238,7 @@ class Attribution:
 
     linearize: Callable[..., tuple[Any, Explain]]
     method: Method | None = None
-    compiled: dict[tuple[bool, ...], Any] = field(default_factory=dict, init=False, compare=False)
+    compiled: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, compare=False)
 
     #: What compiled code has gone by, of what was seen of values.
     facts: list[bool] = field(default_factory=list, init=False, compare=False)

@@ -35,6 +35,8 @@ from .attribution import Attribution, Method, OnePass, PerToken
 
 Targets = Sequence[Target] | Tensor | np.ndarray[Any, Any] | range
 ChunkSize = int | str | None
+Compile = bool | str
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 _OURS = "Funcattr|Argument|NoSite|NoMatch|HiddenSite|Target|Layer"
 # As it is, or quoted in an error of torch's.
@@ -54,7 +56,7 @@ class Sweep:
         targets: Targets,
         chunk_size: ChunkSize,
         reduce: Reduce | None,
-        compile: bool,
+        compile: Compile,
     ) -> None:
         if not isinstance(attr, Attribution):
             raise ArgumentError(
@@ -68,8 +70,7 @@ class Sweep:
         self.index = encode_all(self.targets)
         if not isinstance(self.targets, (Tensor, range, list, tuple)):
             self.targets = list(self.targets)  # a deque has no slices
-        check_flags(compile=compile)
-        self.compile = compile and not compiling()
+        self.compile = False if compiling() else checked_compile(compile)
         if self.compile and self.index is None:
             raise ArgumentError(
                 "compile=True needs targets of one form that are no callables; sweep them with "
@@ -107,7 +108,10 @@ class Sweep:
 
         def run(start: int, stop: int, size: int) -> Any:
             if index is not None:
-                return mapped(explain, self.reduce, index[start:stop])
+                some = index[start:stop]
+                if some.is_cuda and not compiling() and not is_wrapped(some):
+                    check_range(out, some)  # a GPU says no more than that something failed
+                return mapped(explain, self.reduce, some)
             own: Any = self.targets[start:stop]
             if all(map(callable, own)) and isinstance(out, Tensor) and not compiling() and known:
                 with contextlib.suppress(RuntimeError, FuncattrError):  # what needs no torch.vmap
@@ -126,13 +130,16 @@ class Sweep:
         undo()
         whole = settled(self.targets, self.index, out)
         check_range(out, whole)
+        whole = whole.to(_device(out))  # a CUDA graph reads nothing of the CPU's
         size = None if isinstance(self.chunk_size, str) else self.chunk_size
         if self.chunk_size == "auto":
             # Of few sizes, since each is compiled; smaller, since what it does between convolutions
             # is little but a pass over memory.
             size = fitting(largest, self.args, AUTO_LIMIT, 2**24)
             size = 2 ** round(math.log2(size))
-        run = _compiled_chunk(self.attr, tape is not None, tape[1] if tape is not None else [])
+        mode = self.compile if isinstance(self.compile, str) else None
+        facts = tape[1] if tape is not None else []
+        run = _compiled_chunk(self.attr, mode, tape is not None, facts)
 
         def padded(start: int, stop: int, size: int) -> Any:
             # The last chunk repeats a target, to be of the shape that is compiled.
@@ -150,7 +157,9 @@ class Sweep:
                     f"passes go into a map of {self.attr!r}; compiled, each would see what the "
                     "last one wrote. Sweep it with compile=False, where each has a copy."
                 )
-            return tree_map(lambda m: None if m is None else m[: stop - start], maps)
+            # A CUDA graph writes the next chunk to where this one is.
+            own: Callable[[Tensor], Tensor] = (lambda m: m) if mode is None else torch.clone
+            return tree_map(lambda m: None if m is None else own(m[: stop - start]), maps)
 
         return padded, size
 
@@ -196,7 +205,9 @@ def _random_state(device: torch.device) -> Tensor:
     return torch.cat(states)
 
 
-def _compiled_chunk(attr: Attribution, taped: bool, facts: Sequence[bool]) -> Callable[..., Any]:
+def _compiled_chunk(
+    attr: Attribution, mode: str | None, taped: bool, facts: Sequence[bool]
+) -> Callable[..., Any]:
     """A compiled function from encoded targets to their maps, kept with the attribution."""
     check_compiler()
 
@@ -208,13 +219,13 @@ def _compiled_chunk(attr: Attribution, taped: bool, facts: Sequence[bool]) -> Ca
             explain = attr.linearize(*args, **kwargs)[1]
         return mapped(explain, reduce, index)
 
-    key = (taped, *facts)
+    key = (mode, taped, *facts)
     found: Callable[..., Any] | None = attr.compiled.get(key)
     if found is None:
         # The compiler counts how often it has compiled a code object, and soon refuses to; so each
         # attribution has one of its own.
         own = types.FunctionType(chunk.__code__.replace(), globals(), closure=chunk.__closure__)
-        found = attr.compiled[key] = torch.compile(own, fullgraph=True)
+        found = attr.compiled[key] = torch.compile(own, fullgraph=True, mode=mode)
     return found
 
 
@@ -234,6 +245,22 @@ def _cause(error: BaseException) -> BaseException:
         "on itself or takes shapes from values. Sweep it with compile=False, or take that out of "
         f"the model. It said: {error}"
     )
+
+
+def checked_compile(compile: Compile) -> Compile:
+    """``compile``, where it is True, False or a mode of ``torch.compile``.
+
+    Raises:
+        ArgumentError: it is something else.
+    """
+    if not isinstance(compile, str):
+        check_flags(compile=compile)
+    elif compile not in MODES:
+        raise ArgumentError(
+            f"compile is True, False or a mode of torch.compile, one of {', '.join(MODES)}; got "
+            f"{compile!r}."
+        )
+    return compile
 
 
 def checked_chunk_size(size: ChunkSize) -> ChunkSize:

@@ -12,7 +12,7 @@ from ..core.levels import compiling, transforming
 from ..core.trees import stacked
 from ..engine.mapped import Reduce
 from .attribution import Attribution
-from .chunks import ChunkSize, Sweep, Targets
+from .chunks import ChunkSize, Compile, Sweep, Targets
 
 __all__ = ["stream", "sweep"]
 
@@ -23,7 +23,7 @@ def sweep(
     targets: Targets,
     chunk_size: ChunkSize = None,
     reduce: Reduce | None = None,
-    compile: bool = False,
+    compile: Compile = False,
     progress: bool = False,
     **kwargs: Any,
 ) -> Any:
@@ -44,7 +44,8 @@ def sweep(
         compile: whether to compile the backward pass of a chunk, once for all chunks and for later
             sweeps of ``attr``; the forward pass is done once, in eager. Layers, bundles,
             compositions and models that draw random numbers are compiled whole, and each chunk then
-            does a forward pass of its own.
+            does a forward pass of its own. A string is a mode of ``torch.compile``, with which on a
+            GPU ``"reduce-overhead"`` records CUDA graphs.
         progress: whether to show a bar where the output is a terminal and the work is long (needs
             the extra ``funcattr[progress]``).
         **kwargs: what ``attr`` is called with.
@@ -55,7 +56,8 @@ def sweep(
     Raises:
         TargetError: a target has no known form, or does not fit the output.
         ArgumentError: ``chunk_size`` is no positive int, None or "auto"; ``attr`` is no
-            `Attribution`; ``reduce`` returns no tensor.
+            `Attribution`; ``compile`` is neither True, False nor a mode; ``reduce`` returns no
+            tensor.
 
     >>> import funcattr as fa
     >>> attr = fa.gradient(torch.nn.Linear(4, 10))
@@ -74,7 +76,7 @@ def stream(
     targets: Targets,
     chunk_size: ChunkSize,
     reduce: Reduce | None = None,
-    compile: bool = False,
+    compile: Compile = False,
     progress: bool = False,
     **kwargs: Any,
 ) -> Iterator[tuple[Any, Any]]:
@@ -86,7 +88,7 @@ def stream(
         targets: ``T`` targets.
         chunk_size: how many of them make a chunk.
         reduce: a function of one map.
-        compile: whether to compile.
+        compile: whether to compile, or a mode.
         progress: whether to show a bar.
         **kwargs: what ``attr`` is called with.
 
