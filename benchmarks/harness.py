@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils import benchmark
 Record = dict[str, Any]
 Seconds = Callable[[], float]
 Samples = dict[str, list[float]]
+RESULTS = Path(__file__).with_name("results")
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Case:
-    """A named case: ``run(setting)`` makes its record."""
+    """A named case: ``run(setting)`` makes its record; ``gpu`` ones are the table of a GPU."""
 
     run: Callable[[Setting], Record]
     quick: bool = False
+    gpu: bool = False
 
 
 class Disagreement(AssertionError):

@@ -130,10 +130,9 @@ def _operand(
 
 @dataclass
 class _Recorder(TorchDispatchMode):
-    """Counts the convolutions, matrix products and ReLUs that a forward pass does."""
+    """Counts the convolutions and matrix products that a forward pass does."""
 
     layers: Counter[Layer] = field(default_factory=Counter)
-    relus: Counter[tuple[float, tuple[int, ...]]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -148,10 +147,6 @@ class _Recorder(TorchDispatchMode):
         elif func in (aten.addmm.default, aten.mm.default):
             x, w = args[-2:]
             self.layers[Linear((x.shape[1],), (w.shape[1],))] += 1
-        elif func in (aten.relu.default, aten.relu_.default):
-            self.relus[float("inf"), tuple(out.shape[1:])] += 1
-        elif func in (aten.hardtanh.default, aten.hardtanh_.default):
-            self.relus[args[2], tuple(out.shape[1:])] += 1
         return out
 
 
@@ -218,22 +213,3 @@ def dense_limit(model: nn.Module, x: Tensor, targets: int, backwards: int = 1) -
         return time
 
     return limit
-
-
-def guided_passes(model: nn.Module, x: Tensor, targets: int, images: int = 8) -> Seconds:
-    """A way to time what guided rules do to a sweep's cotangents, in chunks of ``images``."""
-    with torch.no_grad(), _Recorder() as recorder:
-        model(x)
-
-    def passes() -> float:
-        time = 0.0
-        for (ceiling, shape), count in recorder.relus.items():
-            g = _operand((images, *shape), str(x.device), FORMATS[len(shape) == 3])
-            kept = g[:1].expand_as(g)
-            run = lambda g=g, kept=kept, ceiling=ceiling: aten.hardtanh_backward(
-                g, kept, 0.0, ceiling
-            ).relu_()
-            time += count * targets * len(x) / images * seconds(run, _number(seconds(run)))
-        return time
-
-    return passes

@@ -16,8 +16,9 @@ from funcattr.operations.kinds.convolution import Convolution
 
 from . import rivals
 from .harness import Case, Record, Setting, check, interleaved, ratios, seconds, statistics
-from .limit import dense_limit, guided_passes
+from .limit import dense_limit
 from .networks import inputs, model_of
+from .replay import replayed
 from .sweeps import CHECKED, TOLERANCE
 
 aten = torch.ops.aten
@@ -105,34 +106,22 @@ def sites(name: str, setting: Setting) -> Record:
     return record | {"network": name, "targets": len(targets), "batch": 1, "checked": checked}
 
 
-def passes(name: str, setting: Setting) -> Record:
-    """A sweep beside its convolutions alone, and beside these and what the rule does."""
+def kernels(name: str, setting: Setting) -> Record:
+    """A sweep beside its convolutions alone, and beside all of its kernels, in its order."""
     model, x = model_of(name, setting.device), inputs(name).to(setting.device)
     attr, targets = fa.guided_backprop(model), range(32)
-    ours = rivals.ours(attr, x)
-    limit = dense_limit(model, x, len(targets))
-    rules = guided_passes(model, x, len(targets))
-    samples = interleaved(
-        {
-            "ours": lambda: seconds(lambda: ours(targets)),
-            "convolutions": limit,
-            "what the rule does": rules,
-        },
-        setting,
-        allowed=40.0,
-        least=3,
-        most=9,
-    )
-    samples["both"] = [
-        sum(both) for both in zip(samples["convolutions"], samples["what the rule does"])
-    ]
-    pairs = [("ours", "convolutions"), ("both", "convolutions"), ("ours", "both")]
-    expected = rivals.reference(model, x, targets[:CHECKED])
+    runs = {"ours": lambda: fa.sweep(attr, x, targets=targets, chunk_size="auto")}
+    expected = runs["ours"]()
+    runs["its kernels"] = replayed(runs["ours"])
+    ways = {label: partial(seconds, run) for label, run in runs.items()}
+    ways["convolutions"] = dense_limit(model, x, len(targets))
+    samples = interleaved(ways, setting, allowed=40.0, least=3, most=15)
+    pairs = [("ours", "convolutions"), ("its kernels", "convolutions"), ("ours", "its kernels")]
     return {
         "network": name,
         "targets": len(targets),
         "batch": 1,
-        "checked": check({"ours": ours(targets)[:CHECKED]}, expected, TOLERANCE),
+        "checked": check({label: run() for label, run in runs.items()}, expected, TOLERANCE),
         "seconds": statistics(samples, setting),
         "ratios": ratios(samples, pairs),
     }
@@ -145,5 +134,5 @@ def cases() -> dict[str, Case]:
         "parts/first-layer": Case(partial(convolution, (3, 64), (224, 112), 7, 2, 1)),
         "parts/depthwise": Case(partial(convolution, (672, 672), (14, 14), 5, 1, 672)),
         "parts/efficientnet_lite0": Case(partial(sites, "efficientnet_lite0")),
-        "parts/passes": Case(partial(passes, "efficientnet_lite0")),
+        "parts/kernels": Case(partial(kernels, "efficientnet_lite0")),
     }

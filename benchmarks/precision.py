@@ -68,4 +68,4 @@ def agreement_of(maps: Tensor, expected: Tensor) -> dict[str, float]:
 def cases() -> dict[str, Case]:
     """By name."""
     names = ("resnet18", "efficientnet_lite0")
-    return {f"precision/bf16-{name}": Case(partial(precision, name)) for name in names}
+    return {f"precision/bf16-{name}": Case(partial(precision, name), gpu=True) for name in names}

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .run import RESULTS
+from .harness import RESULTS
 from .tables import TABLES, Results, group
 
 MARKED = re.compile(
@@ -25,6 +25,7 @@ COLORS = {
     "limit": "#000000",
     "ours": "#0072b2",
     "ours compiled": "#56b4e9",
+    "ours in CUDA graphs": "#004d80",
     "ours reduced": "#0072b2",
     "ours streamed": "#56b4e9",
     "by hand": "#999999",

@@ -140,9 +140,9 @@ def ours(attr: fa.Attribution, x: Tensor) -> Maps:
     return lambda targets: fa.sweep(attr, x, targets=targets, chunk_size="auto")
 
 
-def ours_compiled(attr: fa.Attribution, x: Tensor) -> Maps:
+def ours_compiled(attr: fa.Attribution, x: Tensor, compile: bool | str = True) -> Maps:
     """Funcattr's sweep, compiled; the same chunk for any number of targets."""
-    return lambda targets: fa.sweep(attr, x, targets=targets, chunk_size="auto", compile=True)
+    return lambda targets: fa.sweep(attr, x, targets=targets, chunk_size="auto", compile=compile)
 
 
 class _GuidedClamp(torch.autograd.Function):

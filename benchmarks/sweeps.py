@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ LOOPED = 2  # targets over which a loop is timed
 IMAGES = {"vgg11": 16, "vgg16": 16}
 MOST_IMAGES = 64
 CURVE = (1, 4, 16, 32, 100)
-ONE_FORWARD = ("ours", "ours compiled", "by hand")
+OURS = ("ours", "ours compiled", "ours in CUDA graphs")
+ONE_FORWARD = (*OURS, "by hand")
 MISSED = "Captum sees no ReLU6: its maps are the plain gradient, another answer."
 
 
@@ -61,6 +63,8 @@ def bench(name: str, batch: int, device: str, others: bool, compiled: bool) -> B
     maps: dict[str, Maps] = {"ours": rivals.ours(attr, x)}
     if compiled:
         maps["ours compiled"] = rivals.ours_compiled(attr, x)
+    if compiled and device != "cpu":
+        maps["ours in CUDA graphs"] = rivals.ours_compiled(attr, x, "reduce-overhead")
     maps["by hand"] = partial(rivals.gradients, rivals.surgery(model), x)
     maps["Captum repeated"] = fast(x)
     maps["Captum loop"] = rivals.loop(rivals.captum(model), x)
@@ -100,8 +104,7 @@ def sweep(
     """Times each way to ``targets`` maps of one batch."""
     at = bench(name, batch, setting.device, others, compiled)
     per_way = {
-        "ours": timed_targets(name, targets, batch, setting),
-        "ours compiled": timed_targets(name, targets, batch, setting),
+        **dict.fromkeys(OURS, timed_targets(name, targets, batch, setting)),
         "by hand": min(targets, CHECKED),
         "Captum repeated": min(targets, max(1, max(rivals.REPEATED_IMAGES) // batch)),
         "Captum loop": min(targets, LOOPED),
@@ -125,13 +128,9 @@ def sweep(
         "ratios": ratios(
             samples,
             [
-                ("ours", "limit"),
-                ("ours compiled", "limit"),
+                *((way, "limit") for way in OURS),
                 ("by hand", "ours"),
-                ("Captum repeated", "ours"),
-                ("Captum loop", "ours"),
-                ("Captum repeated", "ours compiled"),
-                ("Captum loop", "ours compiled"),
+                *product(("Captum repeated", "Captum loop"), OURS),
             ],
         ),
     }
@@ -164,8 +163,10 @@ def sweep_seconds(
 
 def curve(setting: Setting) -> Record:
     """Time against the number of targets, of all libraries."""
+    # On a GPU each of these numbers is a chunk, and is compiled by itself.
+    how = {"others": True, "allowed": 10.0, "compiled": setting.device == "cpu"}
     points = {
-        str(k): sweep("resnet18", k, 1, setting, others=True, allowed=10.0)
+        str(k): sweep("resnet18", k, 1, setting, **how)
         for k in (CURVE if not setting.quick else CURVE[:3])
     }
     first = next(iter(points.values()))
@@ -186,8 +187,9 @@ def cases() -> dict[str, Case]:
             for targets in 32, 100:
                 run = partial(sweep, name, targets, batch)
                 quick = (name, targets, batch) == ("resnet18", 32, 1)
-                found[f"sweep/{name}-K{targets}-B{batch}"] = Case(run, quick)
+                gpu = (targets, batch) == (32, 1) and name.startswith("resnet")
+                found[f"sweep/{name}-K{targets}-B{batch}"] = Case(run, quick, gpu)
     few = partial(sweep, "efficientnet_lite0", 8, 1, compiled=False)
-    found["sweep/efficientnet_lite0-K8-B1"] = Case(few, quick=True)
-    found["curve/resnet18"] = Case(curve)
+    found["sweep/efficientnet_lite0-K8-B1"] = Case(few, quick=True, gpu=True)
+    found["curve/resnet18"] = Case(curve, gpu=True)
     return found

@@ -38,6 +38,22 @@ def test_a_case_is_run_and_stored(tmp_path):
     assert "perceptron" in tables.cases_of("small/")(json.loads(out.read_text("utf-8")))
 
 
+def test_a_folder_of_ones_own_gets_the_figures_and_the_plots(tmp_path, monkeypatch):
+    points = {k: {"ours": {"median": 1.0}, "limit": {"median": 0.5}} for k in ("1", "4")}
+    case = harness.Case(lambda setting: {"points": points, "ratios": {"ours / limit": 2.0}})
+    monkeypatch.setattr(run, "CASES", {"curve/resnet18": case})
+    monkeypatch.setattr("sys.argv", ["benchmarks", "curve/*", "--rounds=1", f"--out={tmp_path}"])
+    run.main()
+    assert {path.name for path in tmp_path.iterdir()} == {"cpu.json", "time_per_target.svg"}
+
+
+def test_the_table_of_a_gpu_is_of_sweeps_and_lower_precision():
+    names = run.chosen([], quick=False, device="cuda")
+    assert "sweep/resnet50-K32-B1" in names and "precision/bf16-resnet18" in names
+    assert len(names) < 12  # in 9 minutes
+    assert run.chosen(["one/*"], quick=False, device="cuda")  # others where they are named
+
+
 def test_a_wrong_answer_is_not_timed():
     right = torch.ones(3)
     assert harness.check({"right": right}, right, 1e-3) == {"right": 0.0}
