@@ -70,6 +70,8 @@ def main() -> None:
     if options.list:
         print("\n".join(names))
         return
+    if options.device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {options.device} needs a GPU, and torch sees none here")
     prepare(options.threads)
     setting = Setting(options.device, options.threads, options.rounds, options.quick)
     part = options.quick or options.names
@@ -78,7 +80,7 @@ def main() -> None:
     try:
         run(names, setting, out)
     finally:
-        if options.out:
+        if options.out and out.exists():
             draw(json.loads(out.read_text("utf-8")), folder)
 
 

@@ -11,7 +11,8 @@ from torch import nn
 if not all(map(find_spec, ("captum", "zennit", "torchray"))):
     pytest.skip("the rivals are not installed", allow_module_level=True)
 
-from benchmarks import harness, limit, report, run, tables
+import funcattr as fa
+from benchmarks import harness, limit, replay, report, run, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,14 @@ def test_a_folder_of_ones_own_gets_the_figures_and_the_plots(tmp_path, monkeypat
     assert {path.name for path in tmp_path.iterdir()} == {"cpu.json", "time_per_target.svg"}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_there_is_no_table_of_one(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--device=cuda"])
+    with pytest.raises(SystemExit):
+        run.main()
+    assert "needs a GPU" in capsys.readouterr().err
+
+
 def test_the_table_of_a_gpu_is_of_sweeps_and_lower_precision():
     names = run.chosen([], quick=False, device="cuda")
     assert "sweep/resnet50-K32-B1" in names and "precision/bf16-resnet18" in names
@@ -59,6 +68,15 @@ def test_a_wrong_answer_is_not_timed():
     assert harness.check({"right": right}, right, 1e-3) == {"right": 0.0}
     with pytest.raises(harness.Disagreement, match="other"):
         harness.check({"other": 2 * right}, right, 1e-3)
+
+
+def test_the_kernels_of_a_sweep_make_its_maps():
+    conv = nn.Conv2d(3, 4, 3, stride=2)
+    model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.ReLU6(True), nn.Flatten(), nn.Linear(16, 5))
+    attr, x = fa.guided_backprop(model.eval()), torch.randn(1, 3, 5, 5)
+    run = lambda: fa.sweep(attr, x, targets=range(5), chunk_size=2)
+    again = replay.replayed(run)
+    assert torch.equal(again(), run()) and torch.equal(again(), run())
 
 
 def test_the_limit_counts_convolutions_and_products():

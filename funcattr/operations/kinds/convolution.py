@@ -136,7 +136,7 @@ class Convolution(Linear):
         high, wide = phases.shape[-2:]
         (top, left), (rows, columns) = self.padding, shape[-2:]
         out = F.conv2d(g, phases, padding=(high - 1, wide - 1))
-        # As F.pixel_shuffle, in a half of its time, with the channels first in memory.
+        # As F.pixel_shuffle does, but with the channels first in memory, and sooner.
         s = self.stride[0]
         out = out.unflatten(-3, (-1, s, s)).movedim((-4, -3), (-3, -1))
         out = out.flatten(-2, -1).flatten(-3, -2)
