@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -92,8 +93,10 @@ PAIRS = (
 )
 
 
-def one_map(name: str, batch: int, setting: Setting) -> Record:
-    """All of them, in CPU seconds, where there is no GPU."""
+def one_map(
+    name: str, batch: int, setting: Setting, time: Callable[..., float] | None = None
+) -> Record:
+    """All of them, by ``time``; in CPU seconds without, where there is no GPU."""
     x = inputs(name, batch).to(setting.device)
     runs = runs_of(name, x)
     with warnings.catch_warnings():
@@ -103,7 +106,7 @@ def one_map(name: str, batch: int, setting: Setting) -> Record:
             if rival not in runs:
                 continue
             checked |= check({f"{what}, {rival}": runs[what]()}, runs[rival](), TOLERANCE)
-        ways = {label: partial(clock(setting), run) for label, run in runs.items()}
+        ways = {label: partial(time or clock(setting), run) for label, run in runs.items()}
         samples = interleaved(ways, setting, allowed=20.0, least=3, most=9)
     return {
         "network": name,
@@ -113,6 +116,16 @@ def one_map(name: str, batch: int, setting: Setting) -> Record:
         "seconds": statistics(samples, setting),
         "ratios": ratios(samples, PAIRS),
     }
+
+
+def on_two_threads(name: str, batch: int, setting: Setting) -> Record:
+    """The same by the clock on the wall, where what is Python weighs twice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        return one_map(name, batch, replace(setting, threads=2), seconds)
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Bare(TorchFunctionMode):
@@ -184,6 +197,8 @@ def cases() -> dict[str, Case]:
         for name in LATE
         for batch in (1, 8)
     }
+    for name, batch in (("resnet18", 1), ("resnet18", 8), ("resnet50", 1)):
+        found[f"two/{name}-B{batch}"] = Case(partial(on_two_threads, name, batch))
     for name in ("perceptron", "resnet18", "mobilenetv2"):
         found[f"one/floor-{name}"] = Case(partial(floor, name))
     return found | {

@@ -130,21 +130,25 @@ FOUR = (
 )
 
 
-def one(results: Results) -> str:
-    """One map: ours as a share of the others' CPU time."""
-    records = group(results, "one/")
-    whole = {name: r for name, r in records.items() if name.endswith(("B1", "B8"))}
-    whole = {name: r for name, r in whole.items() if not name.startswith("compiled")}
-    names = list(next(iter(whole.values()))["ratios"])
-    rows = [
-        [
-            f"{r['network']}, B = {r['batch']}",
-            *(time(r, way, rounds=False) for way in ("guided", "Captum guided")),
-            *(ratio(r, name) for name in names),
+def maps_of(prefix: str) -> Any:
+    """A table of the group ``prefix``: one map, ours as a share of the others' time."""
+
+    def table(results: Results) -> str:
+        records = group(results, prefix)
+        whole = {name: r for name, r in records.items() if name.endswith(("B1", "B8"))}
+        whole = {name: r for name, r in whole.items() if not name.startswith("compiled")}
+        names = list(next(iter(whole.values()))["ratios"])
+        rows = [
+            [
+                f"{r['network']}, B = {r['batch']}",
+                *(time(r, way, rounds=False) for way in ("guided", "Captum guided")),
+                *(ratio(r, name) for name in names),
+            ]
+            for r in whole.values()
         ]
-        for r in whole.values()
-    ]
-    return grid(["one map", "guided", "Captum guided", *names], rows)
+        return grid(["one map", "guided", "Captum guided", *names], rows)
+
+    return table
 
 
 def cases_of(prefix: str) -> Any:
@@ -212,7 +216,8 @@ TABLES = {  # name -> the cases that it needs, and how it is made of them
     "environment": ("", environment),
     "headline": ("sweep/", headline),
     "four": ("sweep/", four),
-    "one": ("one/", one),
+    "one": ("one/", maps_of("one/")),
+    "two": ("two/", maps_of("two/")),
     "compiled": ("one/compiled", cases_of("one/compiled-")),
     "floor": ("one/floor", cases_of("one/floor-")),
     "everyday": ("everyday/", cases_of("everyday/")),
