@@ -159,13 +159,18 @@ class _GuidedClamp(torch.autograd.Function):
         return g.clamp(min=0) * inside, None
 
 
+def guided_relu(x: Tensor, top: float = float("inf")) -> Tensor:
+    """A ReLU, clipped or not, under the guided rule."""
+    return _GuidedClamp.apply(x, top)
+
+
 class _GuidedReLU(nn.Module):
     def __init__(self, top: float) -> None:
         super().__init__()
         self.top = top
 
     def forward(self, x: Tensor) -> Tensor:
-        return _GuidedClamp.apply(x, self.top)
+        return guided_relu(x, self.top)
 
 
 def reference(model: nn.Module, x: Tensor, targets: Sequence[int]) -> Tensor:

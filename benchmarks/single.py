@@ -162,6 +162,40 @@ def floor(name: str, setting: Setting) -> Record:
     return record | {"seconds": statistics(samples, setting), "ratios": ratios(samples, pairs)}
 
 
+class _Guided(TorchFunctionMode):
+    """The least that puts a rule in the place of every ReLU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.nn.functional.relu:
+            return rivals.guided_relu(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def guided_floor(name: str, setting: Setting) -> Record:
+    """A guided map by a copy of the modules and a mode with Functions alone, beside Captum's."""
+    model, x = model_of(name, setting.device), inputs(name).to(setting.device)
+    attr, theirs, by_hand = fa.guided_backprop(model), copy.deepcopy(model), rivals.surgery(model)
+
+    def least() -> Tensor:
+        with _Guided():
+            return _gradient(Copy(model, {}, [""], (), True).root, x, TARGET)
+
+    runs: dict[str, Run] = {
+        "ours": partial(attr, x, target=TARGET),
+        "a copy and a mode with Functions": least,
+        "by hand": partial(_gradient, by_hand, x, TARGET),
+        "Captum": partial(_captum, partial(captum.attr.GuidedBackprop, theirs), x, target=TARGET),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Captum's, on every call
+        checked = check({label: run() for label, run in runs.items()}, runs["by hand"](), TOLERANCE)
+        ways = {label: partial(clock(setting), run, 100) for label, run in runs.items()}
+        samples = interleaved(ways, setting, allowed=15.0, least=5, most=15)
+    record = {"network": name, "targets": 1, "batch": 1, "checked": checked}
+    pairs = [(label, "Captum") for label in runs if label != "Captum"]
+    return record | {"seconds": statistics(samples, setting), "ratios": ratios(samples, pairs)}
+
+
 def compiled(name: str, batch: int, setting: Setting) -> Record:
     """A guided map by ``torch.compile(attr)``, beside eager, Captum's and the dense limit."""
     torch.compiler.reset()
@@ -201,6 +235,7 @@ def cases() -> dict[str, Case]:
         found[f"two/{name}-B{batch}"] = Case(partial(on_two_threads, name, batch))
     for name in ("perceptron", "resnet18", "mobilenetv2"):
         found[f"one/floor-{name}"] = Case(partial(floor, name))
+    found["one/floor-guided-perceptron"] = Case(partial(guided_floor, "perceptron"))
     return found | {
         f"one/compiled-resnet18-B{batch}": Case(partial(compiled, "resnet18", batch))
         for batch in (1, 8)
