@@ -139,8 +139,7 @@ def one_hot(out: Tensor, index: Tensor) -> Tensor:
             f"a target with one entry per example has {out.shape[0]} of them, as the output of "
             f"shape {tuple(out.shape)} has examples; got {index.shape[0]}."
         )
-    if index.is_cuda and not compiling() and not is_wrapped(index):
-        check_range(out, index)  # a GPU says no more than that something failed
+    check_range_on_gpu(out, index)
     hot: Tensor | None = None
     for dim in range(k):
         size = out.shape[dim + 1]
@@ -176,6 +175,12 @@ def check_range(out: Any, index: Tensor) -> None:
         beyond = values[(values < -out.shape[dim]) | (values >= out.shape[dim])]
         if len(beyond):
             raise _out_of_range(out, dim, f"got {int(beyond[0])}")
+
+
+def check_range_on_gpu(out: Any, index: Tensor) -> None:
+    """`check_range` of targets that lie on a GPU, whose own error is the end of all work there."""
+    if index.is_cuda and not compiling() and not is_wrapped(index):
+        check_range(out, index)
 
 
 def _check_real(out: Tensor) -> None:

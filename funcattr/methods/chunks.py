@@ -24,7 +24,7 @@ from ..core.levels import compiling, transforming
 from ..core.memory import Largest, fitting, keep_blocks
 from ..core.private import is_wrapped
 from ..core.trees import stacked
-from ..cotangents import check_range
+from ..cotangents import check_range, check_range_on_gpu
 from ..display.progress import bar
 from ..engine.mapped import Reduce, mapped, reduced
 from ..errors import ArgumentError, FuncattrError, check_flags
@@ -108,10 +108,8 @@ class Sweep:
 
         def run(start: int, stop: int, size: int) -> Any:
             if index is not None:
-                some = index[start:stop]
-                if some.is_cuda and not compiling() and not is_wrapped(some):
-                    check_range(out, some)  # a GPU says no more than that something failed
-                return mapped(explain, self.reduce, some)
+                check_range_on_gpu(out, index[start:stop])
+                return mapped(explain, self.reduce, index[start:stop])
             own: Any = self.targets[start:stop]
             if all(map(callable, own)) and isinstance(out, Tensor) and not compiling() and known:
                 with contextlib.suppress(RuntimeError, FuncattrError):  # what needs no torch.vmap

@@ -38,6 +38,7 @@ WRONG = {
     "block_size is a positive int; got -2": {"block_size": -2},
     "length is a positive int; got 0": {"length": 0},
     "chunk_size is a positive int, None or 'auto'; got 'big'": {"chunk_size": "big"},
+    "compile is True, False or a mode of torch.compile.*got 'fast'": {"compile": "fast"},
     "compressor is 'auto', None, or a codec": {"compressor": "zip"},
     "store is a directory, a URL": {"store": 3},
     "a map, reduced, keeps its first dim": {"reduce": lambda m: m.abs().sum()},
